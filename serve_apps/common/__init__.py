@@ -1,0 +1,1 @@
+"""What every application shares: configuration base, protocol, errors, secrets, metrics, logging. A leaf."""

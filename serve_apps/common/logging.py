@@ -1,0 +1,41 @@
+"""JSON log lines with the request's id, one object a line, for any log collector."""
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+
+#: The id of the request being handled; empty outside a request.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+#: What a LogRecord has by itself; everything else in its dict was given with ``extra=``.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, request_id and what was given with ``extra=``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if rid := request_id.get():
+            line["request_id"] = rid
+        line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(level: str = "INFO") -> None:
+    """Send the ``serve_apps`` loggers to stderr as JSON. Safe to call again."""
+    logger = logging.getLogger("serve_apps")
+    logger.setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
+        logger.propagate = False
