@@ -1,0 +1,1 @@
+"""One application per model: vLLM behind Ray Serve's direct streaming."""

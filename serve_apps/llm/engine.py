@@ -1,0 +1,67 @@
+"""From a model's arguments to what ray.serve.llm's LLMConfig takes. Pure: plain data in, plain data out."""
+
+from typing import Any
+
+from serve_apps.llm.config import LLMArgs
+from serve_apps.llm.sources import resolve
+
+#: What Serve does when the chart's ``deployments:`` say nothing else. Ray's own defaults for LLM deployments (10^9
+#: ongoing and 10^9 targeted requests) would never scale and never refuse.
+FALLBACK_LIMITS: dict[str, Any] = {
+    "max_ongoing_requests": 64,
+    "max_queued_requests": 64,
+    "backpressure_config": {"status_code": 429, "retry_after_s": 1},
+    "autoscaling_config": {"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": 48},
+    # Longer than the longest stream: a replica that is replaced finishes what it began.
+    "graceful_shutdown_timeout_s": 120,
+}
+
+#: vLLM's runner and conversion for each task.
+_RUNNERS: dict[str, dict[str, Any]] = {
+    "generate": {},
+    "embed": {"runner": "pooling", "convert": "embed"},
+    "score": {"runner": "pooling"},
+}
+
+
+def engine_kwargs(args: LLMArgs) -> dict[str, Any]:
+    """vLLM's engine arguments for ``args``: the task's, the accelerator's, and what the values say."""
+    derived = {
+        **_RUNNERS[args.task],
+        "tensor_parallel_size": args.accelerator.count,
+        # The docs routes would be refused by the guard anyway; without them they do not exist.
+        "disable_fastapi_docs": True,
+    }
+    if (revision := resolve(args.source).revision) is not None:
+        derived |= {"revision": revision, "tokenizer_revision": revision}
+    return derived | args.engine.kwargs()
+
+
+def deployment_config(args: LLMArgs) -> dict[str, Any]:
+    """Serve's options for the model's deployment, before the ``deployments:`` of the Serve config override them."""
+    options = {
+        **FALLBACK_LIMITS,
+        "max_surge_percent": args.surge_percent,
+        # The engine's workers own the bundles; the replica itself only moves bytes.
+        "ray_actor_options": {"num_cpus": 0},
+    }
+    if args.placement.label_selector:
+        options["placement_group_bundle_label_selector"] = [args.placement.label_selector]
+    return options
+
+
+def llm_config(args: LLMArgs) -> dict[str, Any]:
+    """The fields of ray.serve.llm's LLMConfig for ``args``.
+
+    ``accelerator_type`` stays unset: the worker group's label in ``placement.label_selector`` chooses the nodes, so
+    that the autoscaler can tell from the group's spec, with no node running, which group to grow.
+    """
+    on_cpu = args.accelerator.type == "cpu"
+    return {
+        "model_loading_config": {"model_id": args.name, "model_source": resolve(args.source).location},
+        "engine_kwargs": engine_kwargs(args),
+        "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
+        "placement_group_config": {"strategy": args.placement.strategy, "bundles": args.placement.bundles},
+        "deployment_config": deployment_config(args),
+        "server_cls": "serve_apps.llm.server:VLLMServer",
+    }

@@ -1,0 +1,46 @@
+"""The deployment of one model: ray.serve.llm's server, guarded, with settings that change in place."""
+
+from typing import Any
+
+from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
+
+from serve_apps.common.middleware import Guard
+from serve_apps.common.protocol import TASK_PATHS, Task
+from serve_apps.common.secrets import InternalCredential
+from serve_apps.llm import compat
+from serve_apps.llm.config import LLMSettings
+
+
+def task_of(llm_config: LLMConfig) -> Task:
+    """What the model does, read back from the runner its engine arguments name."""
+    engine = llm_config.engine_kwargs
+    if engine.get("runner") != "pooling":
+        return "generate"
+    return "embed" if engine.get("convert") == "embed" else "score"
+
+
+class VLLMServer(LLMServer):  # type: ignore[misc]  # ray ships no types
+    """ray.serve.llm's LLMServer; its HTTP app answers the task's public paths, and only to the gateway."""
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        """vLLM's own app behind the guard.
+
+        vLLM's ``api_key`` would leave /invocations, /pooling, /metrics and more open; the guard leaves nothing.
+        """
+        credential = InternalCredential()
+        credential.value()  # fail now, not at the first request
+        paths = TASK_PATHS[task_of(self._llm_config)]
+        app = await super().__serve_build_asgi_app__()
+        compat.outermost_middleware(
+            app,
+            Guard,
+            credential=credential,
+            allows=lambda method, path: method == "POST" and path in paths,
+        )
+        return app
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Apply new settings to the running engine; Serve calls it after the start and on every change."""
+        settings = LLMSettings.model_validate(user_config)
+        compat.set_sampling_defaults(self.engine, settings.sampling.model_dump(exclude_none=True))

@@ -1,0 +1,63 @@
+from typing import Any
+
+import pytest
+
+from serve_apps.llm.config import LLMArgs
+from serve_apps.llm.engine import deployment_config, engine_kwargs, llm_config
+from tests.serve_apps.llm.test_config import llm_args
+
+
+def parsed(**changes: Any) -> LLMArgs:
+    return LLMArgs.model_validate(llm_args(**changes))
+
+
+def test_more_than_one_gpu_is_tensor_parallel() -> None:
+    args = parsed(accelerator={"type": "L40S", "count": 4}, placement={"bundles": [{"CPU": 1, "GPU": 1}] * 4})
+    config = llm_config(args)
+    assert config["engine_kwargs"]["tensor_parallel_size"] == 4
+    assert config["placement_group_config"] == {"strategy": "STRICT_PACK", "bundles": [{"CPU": 1, "GPU": 1}] * 4}
+
+
+@pytest.mark.parametrize(
+    ("task", "runner", "convert"), [("generate", None, None), ("embed", "pooling", "embed"), ("score", "pooling", None)]
+)
+def test_the_task_chooses_the_runner(task: str, runner: str | None, convert: str | None) -> None:
+    kwargs = engine_kwargs(parsed(task=task))
+    assert (kwargs.get("runner"), kwargs.get("convert")) == (runner, convert)
+
+
+def test_a_pinned_revision_pins_the_tokenizer_too() -> None:
+    kwargs = engine_kwargs(parsed(source="hf://org/name@abc"))
+    assert (kwargs["revision"], kwargs["tokenizer_revision"]) == ("abc", "abc")
+
+
+def test_an_unpinned_source_sets_no_revision() -> None:
+    assert "revision" not in engine_kwargs(parsed())
+
+
+def test_engine_arguments_are_passed_on() -> None:
+    kwargs = engine_kwargs(parsed(engine={"max_model_len": 4096, "extra": {"seed": 7}}))
+    assert (kwargs["max_model_len"], kwargs["seed"]) == (4096, 7)
+
+
+def test_a_model_always_scales_and_refuses_within_bounds() -> None:
+    options = deployment_config(parsed())
+    assert options["max_ongoing_requests"] < 1e6
+    assert options["max_queued_requests"] > 0
+    assert options["autoscaling_config"]["target_ongoing_requests"] < options["max_ongoing_requests"]
+    assert options["backpressure_config"]["status_code"] == 429
+
+
+def test_the_worker_group_is_chosen_by_label() -> None:
+    placement = {"bundles": [{"GPU": 1}], "labelSelector": {"llm-serving/accelerator": "L4-x1"}}
+    options = deployment_config(parsed(placement=placement))
+    assert options["placement_group_bundle_label_selector"] == [{"llm-serving/accelerator": "L4-x1"}]
+
+
+def test_without_a_label_any_node_will_do() -> None:
+    assert "placement_group_bundle_label_selector" not in deployment_config(parsed())
+
+
+@pytest.mark.parametrize(("accelerator", "kind"), [("cpu", "cpu"), ("L4", "gpu")])
+def test_the_engine_is_told_cpu_or_gpu(accelerator: str, kind: str) -> None:
+    assert llm_config(parsed(accelerator={"type": accelerator}))["accelerator_config"] == {"kind": kind}
