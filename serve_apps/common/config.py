@@ -5,10 +5,13 @@ one pydantic model checks the app's input and generates the chart's schema. Ever
 misspelt key is an error with its path, and nothing changes after it was read.
 """
 
-from typing import Annotated
+import logging
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+
+logger = logging.getLogger(__name__)
 
 
 class Config(BaseModel):
@@ -32,3 +35,23 @@ class UpstreamSpelling(BaseModel):
 
 #: A model's or pipeline's name: a DNS label, so that it is also its Serve application, route and metric label.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=47)]
+
+Settings = TypeVar("Settings", bound=Config)
+
+
+def accepted(kind: type[Settings], offered: dict[str, Any], in_force: Settings | None) -> Settings:
+    """The settings a replica goes on with when Serve offers a new ``user_config``: these, if they are valid.
+
+    If not, those in force stay and the log says why. An error would make Serve replace the replica by one that fails
+    for the same reason, and a typo would become an outage.
+
+    Raises:
+        ValidationError: there are none in force yet; a replica must not start with settings nobody asked for.
+    """
+    try:
+        return kind.model_validate(offered)
+    except ValidationError as error:
+        if in_force is None:
+            raise
+        logger.error("new settings are not valid; the old ones stay in force: %s", error)
+        return in_force

@@ -35,7 +35,8 @@ def configure(level: str = "INFO") -> None:
     logger = logging.getLogger("serve_apps")
     logger.setLevel(level)
     if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        # Not sys.stderr: in a replica Serve puts that through its own log, which holds back up to 1000 lines.
+        handler = logging.StreamHandler(sys.__stderr__)
         handler.setFormatter(JsonFormatter())
         logger.addHandler(handler)
         logger.propagate = False

@@ -97,7 +97,7 @@ class ApiKeys:
             RuntimeError: the folder is missing or closed to us; every key would look wrong.
         """
         try:
-            os.listdir(self._folder)
+            next(self._folder.iterdir(), None)
         except OSError as error:
             raise RuntimeError(f"API keys: cannot read {self._folder}: {error.strerror}") from error
 

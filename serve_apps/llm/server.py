@@ -5,6 +5,7 @@ from typing import Any
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 
+from serve_apps.common.config import accepted
 from serve_apps.common.middleware import Guard
 from serve_apps.common.protocol import TASK_PATHS, Task
 from serve_apps.common.secrets import InternalCredential
@@ -20,8 +21,10 @@ def task_of(llm_config: LLMConfig) -> Task:
     return "embed" if engine.get("convert") == "embed" else "score"
 
 
-class VLLMServer(LLMServer):  # type: ignore[misc]  # ray ships no types
+class VLLMServer(LLMServer):
     """ray.serve.llm's LLMServer; its HTTP app answers the task's public paths, and only to the gateway."""
+
+    _settings: LLMSettings | None = None
 
     async def __serve_build_asgi_app__(self) -> Any:
         """vLLM's own app behind the guard.
@@ -42,5 +45,5 @@ class VLLMServer(LLMServer):  # type: ignore[misc]  # ray ships no types
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply new settings to the running engine; Serve calls it after the start and on every change."""
-        settings = LLMSettings.model_validate(user_config)
-        compat.set_sampling_defaults(self.engine, settings.sampling.model_dump(exclude_none=True))
+        self._settings = accepted(LLMSettings, user_config, self._settings)
+        compat.set_sampling_defaults(self.engine, self._settings.sampling.model_dump(exclude_none=True))

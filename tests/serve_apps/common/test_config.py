@@ -1,7 +1,9 @@
+import logging
+
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from serve_apps.common.config import Config, Name
+from serve_apps.common.config import Config, Name, accepted
 
 
 class _Limits(Config):
@@ -37,3 +39,18 @@ def test_a_dns_label_is_a_name(name: str) -> None:
 def test_anything_else_is_not(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Name).validate_python(name)
+
+
+def test_valid_settings_replace_those_in_force() -> None:
+    assert accepted(_Limits, {"maxRequests": 2}, _Limits(max_requests=1)).max_requests == 2
+
+
+def test_invalid_settings_leave_those_in_force_and_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        assert accepted(_Limits, {"maxReqests": 2}, _Limits(max_requests=1)).max_requests == 1
+    assert "maxReqests" in caplog.text
+
+
+def test_invalid_settings_are_no_start() -> None:
+    with pytest.raises(ValidationError, match="maxReqests"):
+        accepted(_Limits, {"maxReqests": 2}, None)

@@ -1,0 +1,1 @@
+"""The only way in: authenticates, chooses the upstream, relays bytes."""

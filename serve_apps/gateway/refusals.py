@@ -1,0 +1,75 @@
+"""What an upstream's refusal or failure becomes for the client. Nothing of its internals gets through."""
+
+import re
+from typing import Any
+
+import orjson
+
+from serve_apps.common.errors import (
+    InvalidRequest,
+    RateLimited,
+    ServingError,
+    TooLarge,
+    Unavailable,
+    UpstreamFailed,
+    UpstreamTimeout,
+)
+
+#: When to come back, in seconds, if the upstream does not say.
+RETRY_AFTER_S = 1
+
+#: What a Python process says about its own inside: a traceback, a source line, an exception carried by Ray.
+_INTERNALS = re.compile(
+    r"Traceback \(most recent|File \"[^\"]+\", line \d|\.py:\d|\bray::|\bRay\w*Error\b| at 0x[0-9a-f]"
+)
+
+
+def translated(model: str, status: int, retry_after: str | None, body: bytes) -> ServingError | None:
+    """The error to send in place of an upstream's answer with ``status`` ≥ 300; None to send that as it is.
+
+    An answer in OpenAI's shape that gives nothing away passes: it is the upstream's own word on the request (a
+    wrong parameter, too long a prompt). Everything else is replaced, since plain text comes from proxies and crashes.
+    """
+    if status == 401:
+        return UpstreamFailed(f'The model "{model}" refused the gateway\'s own credential.', code="upstream_refused")
+    document = _document(body)
+    message = _openai_message(document)
+    if message is not None and status >= 400:
+        return _generic(model, status) if _INTERNALS.search(message) else None
+    after_s = int(retry_after) if retry_after and retry_after.isdigit() else RETRY_AFTER_S
+    if status == 429 or (status == 503 and b"backpressure" in body):
+        return RateLimited(
+            f'The model "{model}" is busy; try again later.', code="model_overloaded", retry_after_s=after_s
+        )
+    if status in (404, 503):  # a 404 that is not the model's own means that its application is not there
+        return Unavailable(
+            f'The model "{model}" is not available yet.', code="model_unavailable", retry_after_s=after_s
+        )
+    detail = document.get("detail")
+    if status in (400, 422) and isinstance(detail, str) and not _INTERNALS.search(detail):
+        return InvalidRequest(detail)
+    return _generic(model, status)
+
+
+def _generic(model: str, status: int) -> ServingError:
+    if status in (408, 504):
+        return UpstreamTimeout(f'The model "{model}" did not answer in time.', code="upstream_timeout")
+    if status == 413:
+        return TooLarge(f'The request is larger than the model "{model}" takes.', code="body_too_large")
+    if 400 <= status < 500:
+        return InvalidRequest(f'The model "{model}" refused the request (status {status}).')
+    return UpstreamFailed(f'The model "{model}" failed (status {status}).', code="upstream_failed")
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _openai_message(document: dict[str, Any]) -> str | None:
+    error = document.get("error")
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else None

@@ -1,0 +1,119 @@
+"""Real HTTP servers on loopback ports: the gateway, and upstreams that behave as a test tells them to."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
+
+#: Longer than any event of these tests takes, in seconds. Reached only where a test fails.
+PATIENCE_S = 20
+
+
+@contextlib.contextmanager
+def serving(app: ASGIApp, lifespan: str = "off") -> Iterator[str]:
+    """Serve ``app`` in a thread; gives its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app,
+        lifespan=lifespan,  # type: ignore[arg-type]
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    started = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(server, listener, started)))
+    thread.start()
+    if not started.wait(PATIENCE_S):
+        raise RuntimeError("the test server did not start")
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        server.force_exit = lifespan == "off"  # an app with a lifespan has something to close
+        thread.join(PATIENCE_S)
+        listener.close()
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, started: threading.Event) -> None:
+    task = asyncio.ensure_future(server.serve(sockets=[listener]))
+    while not server.started and not task.done():
+        await asyncio.sleep(0.01)
+    started.set()
+    await task
+
+
+@dataclass
+class Received:
+    """A request as an upstream saw it."""
+
+    method: str
+    path: str
+    query: bytes
+    headers: dict[str, str]
+    body: bytes
+
+
+Behaviour = Callable[["Answer"], Awaitable[None]]
+
+
+@dataclass
+class Answer:
+    """The upstream's side of one request, for a behaviour to play."""
+
+    send: Send
+    receive: Receive
+    upstream: "Upstream"
+
+    async def whole(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Send a complete response."""
+        await self.begin(status, headers | {"content-length": str(len(body))})
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def begin(self, status: int, headers: dict[str, str]) -> None:
+        """Send the response's head."""
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": pairs})
+
+    async def chunk(self, body: bytes, more: bool = True) -> None:
+        """Send a piece of the response's body."""
+        await self.send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def released(self) -> None:
+        """Wait until the test calls ``upstream.release``."""
+        await asyncio.to_thread(self.upstream.release.wait, PATIENCE_S)
+
+    async def client_gone(self) -> None:
+        """Wait until the other side closes its connection, then tell the test."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.upstream.aborted.set()
+
+
+@dataclass
+class Upstream:
+    """A server that answers everything as ``behaviour`` says and remembers what it was asked."""
+
+    behaviour: Behaviour
+    received: list[Received] = field(default_factory=list)
+    release: threading.Event = field(default_factory=threading.Event)
+    asked: threading.Event = field(default_factory=threading.Event)
+    aborted: threading.Event = field(default_factory=threading.Event)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        more = True
+        while more:
+            message: Any = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+        self.received.append(Received(scope["method"], scope["path"], scope["query_string"], headers, body))
+        self.asked.set()
+        await self.behaviour(Answer(send, receive, self))

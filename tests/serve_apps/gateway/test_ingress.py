@@ -1,0 +1,351 @@
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from queue import Queue
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from serve_apps.common.middleware import Message
+from serve_apps.gateway.ingress import MAX_CONCURRENT_UPLOADS
+from tests.serve_apps.gateway.conftest import INTERNAL_TOKEN, GatewayServer, chat_at
+from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream
+
+StartUpstream = Callable[[Behaviour], tuple[Upstream, str]]
+StartGateway = Callable[..., GatewayServer]
+
+INTERNAL = {"authorization": "", "x-llm-internal": INTERNAL_TOKEN}
+
+
+async def ok(answer: Answer) -> None:
+    await answer.whole(200, b"{}", {"content-type": "application/json"})
+
+
+async def ok_when_released(answer: Answer) -> None:
+    await answer.released()
+    await ok(answer)
+
+
+def docs_at(url: str) -> dict[str, Any]:
+    """A table with one pipeline, ``docs``, at ``url``."""
+    return {"docs": {"url": url, "task": "pipeline"}}
+
+
+def code_of(response: httpx.Response) -> Any:
+    """The code of the error in a response, which must be OpenAI's in shape."""
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error["code"]
+
+
+# Who may ask
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer sk-acme-0000", "Basic abc"])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/chat/completions"), ("GET", "/v1/models")])
+def test_without_a_key_of_ours_nothing_is_answered(
+    upstream: StartUpstream, gateway: StartGateway, method: str, path: str, authorization: str
+) -> None:
+    server, url = upstream(ok)
+    response = gateway(chat_at(url)).client.request(
+        method, path, json={"model": "chat"}, headers={"authorization": authorization}
+    )
+    assert response.status_code == 401
+    assert code_of(response) == "invalid_api_key"
+    assert server.received == []
+
+
+def test_a_keys_holder_is_the_tenant_upstream(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok)
+    assert gateway(chat_at(url)).chat().status_code == 200
+    assert server.received[0].headers["x-llm-tenant"] == "acme"
+
+
+def test_upstream_sees_the_gateways_credential_and_not_the_clients(
+    upstream: StartUpstream, gateway: StartGateway
+) -> None:
+    server, url = upstream(ok)
+    theirs = {"x-llm-internal": "guess", "x-llm-tenant": "other", "x-request-timeout-seconds": "1", "accept": "a/b"}
+    gateway(chat_at(url)).client.post("/v1/chat/completions", json={"model": "chat"}, headers=theirs)
+    seen = server.received[0].headers
+    assert seen["x-llm-internal"] == INTERNAL_TOKEN
+    assert seen["x-llm-tenant"] == "acme"
+    assert seen["x-request-disconnect-disabled"] == "?1"
+    assert seen["accept"] == "a/b"
+    assert not {"authorization", "x-request-timeout-seconds", "accept-encoding"} & set(seen)
+
+
+def test_a_pipelines_tenant_goes_on_upstream(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok)
+    headers = INTERNAL | {"x-llm-tenant": "other"}
+    gateway(chat_at(url)).client.post("/v1/chat/completions", json={"model": "chat"}, headers=headers)
+    assert server.received[0].headers["x-llm-tenant"] == "other"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json"])
+def test_health_is_told_to_anybody(gateway: StartGateway, path: str) -> None:
+    assert httpx.get(gateway({}).url + path, trust_env=False).status_code == 200
+
+
+# What is asked
+
+
+def test_models_are_listed_to_a_keys_holder(gateway: StartGateway) -> None:
+    listed = gateway(chat_at("http://host/internal/chat")).client.get("/v1/models").json()
+    assert [model["id"] for model in listed["data"]] == ["chat"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [(b'{"model": "chat"', "invalid_json"), (b'{"model": "\xff"}', "invalid_json"), (b"[1]", "invalid_json")],
+)
+def test_a_body_that_is_no_json_object_is_400(gateway: StartGateway, body: bytes, code: str) -> None:
+    response = gateway(chat_at("http://host/x")).client.post("/v1/chat/completions", content=body)
+    assert response.status_code == 400
+    assert code_of(response) == code
+
+
+def test_an_unknown_model_is_404_and_counted_as_unknown(gateway: StartGateway) -> None:
+    running = gateway(chat_at("http://host/x"))
+    response = running.client.post("/v1/chat/completions", json={"model": "gpt-4"})
+    assert response.status_code == 404
+    assert code_of(response) == "model_not_found"
+    assert running.metrics.tags("llm_gateway_requests") == [{"model": "unknown", "status": "404"}]
+
+
+def test_an_answer_is_counted_under_its_model(upstream: StartUpstream, gateway: StartGateway) -> None:
+    _, url = upstream(ok)
+    running = gateway(chat_at(url))
+    running.chat()
+    assert running.metrics.tags("llm_gateway_requests") == [{"model": "chat", "status": "200"}]
+
+
+def test_health_is_not_counted(gateway: StartGateway) -> None:
+    running = gateway({})
+    running.client.get("/healthz")
+    assert running.metrics.tags("llm_gateway_requests") == []
+
+
+def test_an_unknown_path_is_404(gateway: StartGateway) -> None:
+    response = gateway({}).client.post("/invocations", json={"model": "chat"})
+    assert response.status_code == 404
+    assert code_of(response) == "unknown_path"
+
+
+def test_a_wrong_method_is_405(gateway: StartGateway) -> None:
+    response = gateway({}).client.get("/v1/chat/completions")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+def test_without_a_routing_table_the_gateway_is_not_ready(gateway: StartGateway) -> None:
+    running = gateway(None)
+    assert running.chat().status_code == 503
+    assert running.client.get("/readyz").status_code == 503
+
+
+def test_a_request_keeps_the_table_it_started_with(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok_when_released)
+    running = gateway(chat_at(url))
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(running.chat().status_code))
+    asking.start()
+    assert server.asked.wait(PATIENCE_S)
+    running.ingress.route_by({})
+    server.release.set()
+    asking.join(PATIENCE_S)
+    assert answers == [200]
+    assert running.chat().status_code == 404
+
+
+def test_a_wrong_table_leaves_the_old_one_in_force(upstream: StartUpstream, gateway: StartGateway) -> None:
+    _, url = upstream(ok)
+    running = gateway(chat_at(url))
+    running.ingress.route_by({"models": {"chat": {"url": url, "task": "sing"}}})
+    assert running.chat().status_code == 200
+
+
+def test_a_wrong_first_table_is_an_error(gateway: StartGateway) -> None:
+    running = gateway(None)
+    with pytest.raises(ValidationError, match="sing"):
+        running.ingress.route_by({"models": {"chat": {"url": "http://host/x", "task": "sing"}}})
+    assert running.client.get("/readyz").status_code == 503
+
+
+def test_an_application_that_is_not_there_is_503_to_the_gateway_itself(gateway: StartGateway) -> None:
+    """Serve gives /internal/chat to the application at / while there is none at /internal/chat."""
+    running = gateway({})
+    running.ingress.route_by({"models": chat_at(running.url + "/internal/chat")})
+    response = running.chat()
+    assert response.status_code == 503
+    assert code_of(response) == "model_unavailable"
+
+
+def test_an_internal_path_is_unknown_to_anybody_else(gateway: StartGateway) -> None:
+    assert gateway({}).client.post("/internal/chat/v1/completions").status_code == 404
+
+
+# Request ids
+
+
+def test_a_sane_request_id_is_kept_upstream_and_back(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok)
+    response = gateway(chat_at(url)).client.post(
+        "/v1/chat/completions", json={"model": "chat"}, headers={"x-request-id": "job-7"}
+    )
+    assert response.headers["x-request-id"] == "job-7"
+    assert server.received[0].headers["x-request-id"] == "job-7"
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/nowhere", "/healthz"])
+def test_every_answer_of_ours_carries_a_request_id(gateway: StartGateway, path: str) -> None:
+    response = gateway({}).client.get(path, headers={"x-request-id": "not sane"})
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+# How much
+
+
+def test_a_body_over_the_limit_is_413(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok)
+    response = gateway(chat_at(url), maxRequestBytes=1024).chat(prompt="x" * 1024)
+    assert response.status_code == 413
+    assert code_of(response) == "body_too_large"
+    assert server.received == []
+
+
+def test_a_chunked_body_over_the_limit_is_413(upstream: StartUpstream, gateway: StartGateway) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b'{"model": "chat", "prompt": "'
+        yield b"x" * 1024
+
+    server, url = upstream(ok)
+    response = gateway(chat_at(url), maxRequestBytes=1024).client.post("/v1/completions", content=chunks())
+    assert response.status_code == 413
+    assert server.received == []
+
+
+def test_a_chunked_body_under_the_limit_goes_upstream_whole(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok)
+    content = iter([b'{"model":', b' "chat"}'])
+    assert gateway(chat_at(url)).client.post("/v1/completions", content=content).status_code == 200
+    assert server.received[0].body == b'{"model": "chat"}'
+    assert server.received[0].headers["content-length"] == "17"
+
+
+def test_beyond_its_limit_the_gateway_refuses_clients_but_not_its_own_pipelines(
+    upstream: StartUpstream, gateway: StartGateway
+) -> None:
+    server, url = upstream(ok_when_released)
+    running = gateway(chat_at(url), maxConcurrentRequests=1)
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(running.chat().status_code))
+    asking.start()
+    assert server.asked.wait(PATIENCE_S)
+    refused = running.chat()
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert code_of(refused) == "gateway_overloaded"
+    server.release.set()
+    own = running.client.post("/v1/chat/completions", json={"model": "chat"}, headers=INTERNAL)
+    asking.join(PATIENCE_S)
+    assert (own.status_code, answers) == (200, [200])
+    assert running.chat().status_code == 200
+
+
+# Pipelines
+
+
+def test_an_upload_goes_to_its_pipeline_unchanged(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok)
+    document = b"\x00%PDF\xff" * 1000
+    response = gateway(docs_at(url + "/internal/rag")).client.post(
+        "/v1/rag/docs/documents?name=a%20b.pdf", content=document, headers={"content-type": "application/pdf"}
+    )
+    assert response.status_code == 200
+    seen = server.received[0]
+    assert (seen.path, seen.query) == ("/internal/rag/v1/rag/docs/documents", b"name=a%20b.pdf")
+    assert (seen.body, seen.headers["content-type"]) == (document, "application/pdf")
+
+
+def test_an_upload_may_be_larger_than_other_bodies(upstream: StartUpstream, gateway: StartGateway) -> None:
+    _, url = upstream(ok)
+    running = gateway(docs_at(url), maxRequestBytes=1024, maxUploadBytes=4096)
+    assert running.client.post("/v1/rag/docs/documents", content=b"x" * 4096).status_code == 200
+    assert running.client.post("/v1/rag/docs/documents", content=b"x" * 4097).status_code == 413
+    assert running.client.post("/v1/rag/docs/query", content=b"x" * 1025).status_code == 413
+
+
+def test_more_uploads_than_memory_is_set_aside_for_are_refused(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok_when_released)
+    running = gateway(docs_at(url))
+    answers: Queue[int] = Queue()
+
+    def upload() -> None:
+        answers.put(running.client.post("/v1/rag/docs/documents", content=b"x").status_code)
+
+    uploads = [threading.Thread(target=upload) for _ in range(MAX_CONCURRENT_UPLOADS + 1)]
+    for thread in uploads:
+        thread.start()
+    assert answers.get(timeout=PATIENCE_S) == 429  # the only one answered before the pipeline is
+    server.release.set()
+    assert [answers.get(timeout=PATIENCE_S) for _ in range(MAX_CONCURRENT_UPLOADS)] == [200] * MAX_CONCURRENT_UPLOADS
+    for thread in uploads:
+        thread.join(PATIENCE_S)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_pipelines_documents_are_listed_and_deleted(
+    upstream: StartUpstream, gateway: StartGateway, method: str
+) -> None:
+    server, url = upstream(ok)
+    path = "/v1/rag/docs/documents/docs/a%20b.md"
+    assert gateway(docs_at(url)).client.request(method, path).status_code == 200
+    assert (server.received[0].method, server.received[0].path) == (method, "/v1/rag/docs/documents/docs/a b.md")
+
+
+def test_an_unknown_pipeline_is_told_those_there_are(gateway: StartGateway) -> None:
+    response = gateway(docs_at("http://host/x")).client.post("/v1/rag/nope/query", json={})
+    assert response.status_code == 404
+    assert response.json()["error"]["message"].endswith("Pipelines here: docs.")
+
+
+def test_an_encoded_way_out_of_a_pipeline_is_unknown(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok)
+    path = "/v1/rag/docs/%2e%2e/%2e%2e/%2e%2e/internal/chat"
+    assert gateway(docs_at(url + "/internal/rag")).client.get(path).status_code == 404
+    assert server.received == []
+
+
+# When the gateway itself is at fault
+
+
+def test_a_failure_of_ours_tells_nothing_of_our_inside(
+    upstream: StartUpstream, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, url = upstream(ok)
+    running = gateway(chat_at(url))
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("a secret")
+
+    monkeypatch.setattr("serve_apps.gateway.ingress.upstream_headers", fail)
+    response = running.chat()
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert response.headers["x-request-id"] in json.loads(response.content)["error"]["message"]
+
+
+def test_a_websocket_is_closed(gateway: StartGateway) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    asyncio.run(gateway({}).ingress({"type": "websocket", "path": "/v1/realtime"}, receive, send))
+    assert [message["type"] for message in sent] == ["websocket.close"]
