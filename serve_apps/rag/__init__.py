@@ -1,0 +1,1 @@
+"""Retrieval-augmented generation: documents in, cited answers out. A client of the gateway."""

@@ -1,0 +1,132 @@
+"""The model's answer as the pipeline's: its own name, its citations, and what did not take part.
+
+Token by token a chat stream is relayed as it comes; only the model's name is replaced. Two events of a stream are
+taken apart: the first, when the answer must begin with a notice, and the last, which brings the annotations.
+"""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from serve_apps.common.errors import ServingError
+from serve_apps.rag import sse
+from serve_apps.rag.retriever import Retrieval
+
+# Inside a JSON string every quote is escaped, so these match the event's own keys and never the answer's text.
+_MODEL = re.compile(rb'"model":\s*"[^"\\]*"')
+_ROLE = re.compile(rb'"role":\s*"')
+_FINISHED = re.compile(rb'"finish_reason":\s*"')
+_ERROR = re.compile(rb'\{\s*"error":')
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How one question's answer leaves the pipeline."""
+
+    model: str
+    """The pipeline's name."""
+    retrieval: Retrieval
+    notice: str = ""
+    """What the answer begins with."""
+
+    def chat(self, completion: dict[str, Any]) -> dict[str, Any]:
+        """A chat completion, with annotations in its messages."""
+        completion["model"] = self.model
+        for choice in completion["choices"]:
+            message = choice["message"]
+            if self.notice and message.get("content") is not None:
+                message["content"] = self.notice + message["content"]
+            message["annotations"] = self._annotations()
+        return self._flagged(completion)
+
+    async def chat_events(self, payloads: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The events of a chat completion stream, with annotations in the delta that ends a choice.
+
+        Raises:
+            ServingError: before the first event; later a failure is the stream's last event.
+        """
+        name = b'"model":' + orjson.dumps(self.model)
+        begun = False
+        try:
+            async for payload in payloads:
+                begun = True
+                if payload == sse.DONE or _ERROR.match(payload):
+                    yield sse.data(payload)
+                    return
+                named = _MODEL.sub(name, payload, count=1)
+                ours = (self.notice and _ROLE.search(named)) or _FINISHED.search(named)
+                yield sse.data(self._completed(named) if ours else named)
+        except ServingError as error:
+            if not begun:
+                raise
+            yield sse.data(error.encoded())
+
+    def query(self, completion: dict[str, Any]) -> dict[str, Any]:
+        """The body of a query's response."""
+        return {
+            "answer": self.notice + (completion["choices"][0]["message"].get("content") or ""),
+            **self._evidence(),
+            "usage": completion.get("usage"),
+        }
+
+    async def query_events(self, payloads: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The events of a streamed query: ``citations``, then ``token`` …, then ``done`` or ``error``.
+
+        Raises:
+            ServingError: before the first event; later a failure is the ``error`` event.
+        """
+        begun = False
+        ending: dict[str, Any] = {"finish_reason": None, "usage": None}
+        try:
+            async for payload in payloads:
+                if not begun:
+                    begun = True
+                    yield sse.event("citations", self._evidence())
+                    if self.notice:
+                        yield sse.event("token", {"text": self.notice})
+                if payload == sse.DONE:
+                    break
+                chunk = orjson.loads(payload)
+                if "error" in chunk:
+                    yield sse.event("error", chunk)
+                    return
+                ending["usage"] = chunk.get("usage") or ending["usage"]
+                for choice in chunk["choices"]:
+                    ending["finish_reason"] = choice.get("finish_reason") or ending["finish_reason"]
+                    if text := choice["delta"].get("content"):
+                        yield sse.event("token", {"text": text})
+            yield sse.event("done", {**ending, "degraded": self.retrieval.degraded})
+        except ServingError as error:
+            if not begun:
+                raise
+            yield sse.event("error", error.body())
+
+    def _completed(self, payload: bytes) -> bytes:
+        """An event with the notice where a choice begins and the annotations where one ends."""
+        chunk = orjson.loads(payload)
+        for choice in chunk["choices"]:
+            delta = choice["delta"]
+            if self.notice and delta.get("role"):
+                delta["content"] = self.notice + (delta.get("content") or "")
+            if choice.get("finish_reason"):
+                delta["annotations"] = self._annotations()
+                self._flagged(chunk)
+        return orjson.dumps(chunk)
+
+    def _annotations(self) -> list[dict[str, Any]]:
+        return [{"type": "file_citation", "file_citation": source.citation()} for source in self.retrieval.sources]
+
+    def _evidence(self) -> dict[str, Any]:
+        return {
+            "citations": [source.citation() for source in self.retrieval.sources],
+            "degraded": self.retrieval.degraded,
+        }
+
+    def _flagged(self, body: dict[str, Any]) -> dict[str, Any]:
+        """``degraded`` in an OpenAI-shaped body only where there is something to flag."""
+        if self.retrieval.degraded:
+            body["degraded"] = self.retrieval.degraded
+        return body

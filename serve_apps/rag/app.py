@@ -1,0 +1,72 @@
+"""The front door of the RAG app."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.serve import metrics as serve_metrics
+
+from serve_apps.common import logging, metrics
+from serve_apps.common.config import accepted
+from serve_apps.common.middleware import ASGIApp
+from serve_apps.common.secrets import InternalCredential
+from serve_apps.rag.config import RagArgs, RagPipelines
+from serve_apps.rag.gateway_client import GatewayClient
+from serve_apps.rag.ingress import build_asgi
+from serve_apps.rag.milvus import Milvus
+from serve_apps.rag.pipelines import Pipelines
+
+
+class RayMetrics:
+    """An ``Observer`` that exports what it is told as Ray metrics."""
+
+    def __init__(self) -> None:
+        self._stage = metrics.create(metrics.RAG_STAGE, serve_metrics)
+        self._degraded = metrics.create(metrics.RAG_DEGRADED, serve_metrics)
+        self._chunks = metrics.create(metrics.RAG_CHUNKS, serve_metrics)
+
+    @contextmanager
+    def stage(self, pipeline: str, stage: str) -> Iterator[None]:
+        """Time one stage of an answer, failed ones too."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._stage.observe(time.monotonic() - began, {"pipeline": pipeline, "stage": stage})
+
+    def degraded(self, pipeline: str, stage: str) -> None:
+        """Count an answer given without ``stage``."""
+        self._degraded.inc(1, {"pipeline": pipeline, "stage": stage})
+
+    def ingested(self, pipeline: str, chunks: int) -> None:
+        """Count chunks written to the vector store."""
+        self._chunks.inc(chunks, {"pipeline": pipeline})
+
+
+class Rag:
+    """A replica: all pipelines, behind one guarded ASGI app."""
+
+    def __init__(self, args: RagArgs) -> None:
+        logging.configure()
+        self._credential = InternalCredential()
+        self._credential.value()  # fail now, not at the first request
+        self._observer = RayMetrics()
+        self._gateway = GatewayClient(args.gateway_url, self._credential, args.model_timeout_s)
+        self._pipelines = Pipelines(self._gateway, self._observer, open_store=Milvus)
+        self._settings: RagPipelines | None = None
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Run the pipelines of ``user_config`` instead; one that is not valid changes nothing."""
+        self._settings = accepted(RagPipelines, user_config, self._settings)
+        self._pipelines.replace(self._settings)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        return build_asgi(self._pipelines, self._gateway, self._observer, self._credential)
+
+
+def build_app(args: RagArgs) -> Application:
+    """The pipelines of ``user_config`` as one deployment, a client of the gateway."""
+    return serve.deployment(name="Rag")(serve.ingress()(Rag)).bind(args)

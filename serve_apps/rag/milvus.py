@@ -1,0 +1,265 @@
+"""Milvus as the vector store: a server, or embedded in this process (milvus-lite); one client, one code.
+
+One row per chunk. A document's first chunk is written last and carries the number of its chunks: it is the document's
+record, so listing needs no second collection and an interrupted write never looks complete. Rows are addressed by a
+hash of the document's id, so no client's text is ever part of a filter expression.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from pymilvus import DataType, MilvusClient, MilvusException
+
+from serve_apps.common.errors import Unavailable, UpstreamFailed
+from serve_apps.rag import config
+from serve_apps.rag.chunking import MAX_CHUNK_BYTES, MAX_HEADING_CHARS, Chunk
+from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS, Hit, StoredDocument, Vector
+
+#: The folder of embedded stores whose uri is a relative file name; ``LLM_SERVING_DATA`` names another.
+DEFAULT_DATA = "/var/lib/llm-serving"
+
+WRITE_TIMEOUT_S = 60  # for one batch of rows, a flush or a listing; far above what a healthy store takes
+WRITE_ROWS = 256  # rows per request: 2 MB with 1,024 dimensions and long chunks, far below gRPC's limit
+LIST_ROWS = 1000  # rows per page of a listing
+THREADS = 8  # calls to one store at a time; a hanging store must not use up the event loop's own threads
+RETRY_AFTER_S = 5
+
+#: Rows a replica wrote itself are found by its next search, without the wait that "Strong" costs each search.
+SEARCH_CONSISTENCY = "Session"
+
+_UTF8_BYTES = 4  # of a character at most; Milvus counts a VARCHAR's length in bytes
+_RECORD_FIELDS = ["document", "chunks", "content_hash", "metadata"]
+_CHUNK_FIELDS = ["document", "chunk", "text", "heading", "page"]
+
+#: Held while a client connects: of two threads that open one file, milvus-lite fails the second.
+_CONNECTING = threading.Lock()
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+# pymilvus logs every failed call with a traceback; this module says in one line what failed.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+
+
+class Milvus:
+    """A ``VectorStore`` in one Milvus collection.
+
+    Connects at the first call, so the app starts without its store, and again after every failure.
+    """
+
+    def __init__(self, settings: config.VectorStore, collection: str) -> None:
+        self._collection = _Collection(settings, collection)
+        self._name = collection
+        self._timeout_s = settings.timeout_s
+        self._embedded = settings.embedded
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"milvus-{collection}")
+        self._writing = asyncio.Lock()  # two versions of one document must not be written in turns
+
+    async def document(self, document: str) -> StoredDocument | None:
+        rows = await self._run(self._timeout_s, self._collection.records, f'id == "{_row_id(document, 0)}"')
+        return _stored(rows[0]) if rows else None
+
+    async def documents(self) -> list[StoredDocument]:
+        rows = await self._run(WRITE_TIMEOUT_S, self._collection.records, "chunk == 0")
+        return sorted((_stored(row) for row in rows), key=lambda stored: stored.id)
+
+    async def replace(self, stored: StoredDocument, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> None:
+        record, *rest = (_row(stored, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True))
+        beyond = f'document_key == "{_key(stored.id)}" and chunk >= {len(chunks)}'
+        async with self._writing:
+            for begin in range(0, len(rest), WRITE_ROWS):
+                await self._run(WRITE_TIMEOUT_S, self._collection.upsert, rest[begin : begin + WRITE_ROWS])
+            await self._run(WRITE_TIMEOUT_S, self._collection.delete, beyond)
+            await self._run(WRITE_TIMEOUT_S, self._collection.upsert, [record])
+
+    async def delete(self, document: str) -> int:
+        async with self._writing:
+            stored = await self.document(document)
+            # An interrupted write has left rows without a record: they go too.
+            await self._run(WRITE_TIMEOUT_S, self._collection.delete, f'document_key == "{_key(document)}"')
+        return stored.chunks if stored else 0
+
+    async def search(self, vector: Vector, limit: int) -> list[Hit]:
+        found = await self._run(self._timeout_s, self._collection.search, vector, limit)
+        return [Hit(_chunk(each["entity"]), float(each["distance"])) for each in found]
+
+    async def flush(self) -> None:
+        # Embedded, rows not yet flushed are scanned in Python: 80 ms for 2,000 of them, 3 ms once flushed.
+        # A server seals its segments itself, and limits how often it may be told to.
+        if self._embedded:
+            await self._run(WRITE_TIMEOUT_S, self._collection.flush)
+
+    async def _run(self, timeout_s: float, work: Callable[..., T], *args: Any) -> T:
+        """Blocking ``work(timeout_s, *args)`` in a thread; a thread that is given up ends by that same timeout."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await loop.run_in_executor(self._threads, work, timeout_s, *args)
+        except (MilvusException, grpc.RpcError, TimeoutError) as error:
+            self._collection.forget()
+            logger.error("vector store failed", extra={"collection": self._name, "error": str(error)})
+            raise Unavailable(
+                f"The vector store of collection {self._name!r} does not answer; try again later.",
+                code="vector_store_unavailable",
+                retry_after_s=RETRY_AFTER_S,
+            ) from error
+
+
+class _Collection:
+    """The blocking half: pymilvus' calls on one collection, which is created when the first row comes.
+
+    pymilvus keeps one connection per uri in a process, so many collections share it and none closes it.
+    """
+
+    def __init__(self, settings: config.VectorStore, name: str) -> None:
+        self._uri = _embedded_path(settings.uri) if settings.embedded else settings.uri
+        self._embedded = settings.embedded
+        self._name = name
+        self.forget()
+
+    def forget(self) -> None:
+        """Connect anew at the next call; the collection may have changed meanwhile."""
+        self._client: MilvusClient | None = None
+        self._dimension: int | None = None
+
+    def records(self, timeout_s: float, condition: str) -> list[dict[str, Any]]:
+        client, dimension = self._opened(timeout_s)
+        if dimension is None:
+            return []
+        pages = client.query_iterator(
+            self._name,
+            filter=condition,
+            output_fields=_RECORD_FIELDS,
+            batch_size=LIST_ROWS,
+            timeout=timeout_s,
+            consistency_level="Strong",
+        )
+        rows: list[dict[str, Any]] = []
+        while page := pages.next():
+            rows.extend(page)
+        pages.close()
+        return rows
+
+    def search(self, timeout_s: float, vector: Vector, limit: int) -> list[dict[str, Any]]:
+        client, dimension = self._opened(timeout_s)
+        if dimension is None:
+            return []
+        self._check(dimension, vector)
+        found = client.search(
+            self._name,
+            data=[vector],
+            anns_field="vector",
+            limit=limit,
+            output_fields=_CHUNK_FIELDS,
+            timeout=timeout_s,
+            consistency_level=SEARCH_CONSISTENCY,
+        )
+        return list(found[0])
+
+    def upsert(self, timeout_s: float, rows: list[dict[str, Any]]) -> None:
+        client, dimension = self._opened(timeout_s)
+        vector = rows[0]["vector"]
+        if dimension is None:
+            self._create(client, timeout_s, len(vector))
+        else:
+            self._check(dimension, vector)
+        client.upsert(self._name, rows, timeout=timeout_s)
+
+    def delete(self, timeout_s: float, condition: str) -> None:
+        client, dimension = self._opened(timeout_s)
+        if dimension is not None:
+            client.delete(self._name, filter=condition, timeout=timeout_s)
+
+    def flush(self, timeout_s: float) -> None:
+        client, dimension = self._opened(timeout_s)
+        if dimension is not None:
+            client.flush(self._name, timeout=timeout_s)
+
+    def _opened(self, timeout_s: float) -> tuple[MilvusClient, int | None]:
+        """The client, and the collection's dimension or None if there is no collection yet."""
+        with _CONNECTING:
+            client = self._client = self._client or self._connect(timeout_s)
+        dimension = self._dimension
+        if dimension is None and client.has_collection(self._name, timeout=timeout_s):
+            # After a restart of an embedded store nothing is loaded; on a server this is a no-op.
+            client.load_collection(self._name, timeout=timeout_s)
+            fields = client.describe_collection(self._name, timeout=timeout_s)["fields"]
+            dimension = next(int(each["params"]["dim"]) for each in fields if each["name"] == "vector")
+            self._dimension = dimension
+        return client, dimension
+
+    def _connect(self, timeout_s: float) -> MilvusClient:
+        if self._embedded:
+            Path(self._uri).parent.mkdir(parents=True, exist_ok=True)
+        return MilvusClient(self._uri, timeout=timeout_s)
+
+    def _create(self, client: MilvusClient, timeout_s: float, dimension: int) -> None:
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("document_key", DataType.VARCHAR, max_length=32)
+        schema.add_field("document", DataType.VARCHAR, max_length=MAX_DOCUMENT_ID_CHARS * _UTF8_BYTES)
+        schema.add_field("chunk", DataType.INT64)
+        schema.add_field("text", DataType.VARCHAR, max_length=MAX_CHUNK_BYTES)
+        schema.add_field("heading", DataType.VARCHAR, max_length=MAX_HEADING_CHARS * _UTF8_BYTES)
+        schema.add_field("page", DataType.INT64)
+        schema.add_field("chunks", DataType.INT64)
+        schema.add_field("content_hash", DataType.VARCHAR, max_length=64)
+        schema.add_field("metadata", DataType.JSON)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
+        index = MilvusClient.prepare_index_params()
+        # Exact where it is embedded (small, and as quick as its HNSW); a server chooses for its size.
+        index.add_index("vector", index_type="FLAT" if self._embedded else "AUTOINDEX", metric_type="COSINE")
+        client.create_collection(self._name, schema=schema, index_params=index, timeout=timeout_s)
+        self._dimension = dimension
+
+    def _check(self, dimension: int, vector: Vector) -> None:
+        if len(vector) != dimension:
+            raise UpstreamFailed(
+                f"Collection {self._name!r} holds vectors of {dimension} dimensions, but the embedder gives "
+                f"{len(vector)}: name another collection for another embedder, then send the documents again.",
+                code="embedder_mismatch",
+            )
+
+
+def _embedded_path(uri: str) -> str:
+    """An absolute path as it is; a relative one below the data folder."""
+    return str(Path(os.environ.get("LLM_SERVING_DATA", DEFAULT_DATA)) / uri)
+
+
+def _key(document: str) -> str:
+    return hashlib.sha256(document.encode()).hexdigest()[:32]
+
+
+def _row_id(document: str, index: int) -> str:
+    return f"{_key(document)}-{index}"
+
+
+def _row(stored: StoredDocument, chunk: Chunk, vector: Vector) -> dict[str, Any]:
+    return {
+        "id": _row_id(stored.id, chunk.index),
+        "document_key": _key(stored.id),
+        "document": stored.id,
+        "chunk": chunk.index,
+        "text": chunk.text,
+        "heading": chunk.heading,
+        "page": chunk.page or 0,
+        "chunks": stored.chunks,
+        "content_hash": stored.content_hash,
+        "metadata": dict(stored.metadata),
+        "vector": vector,
+    }
+
+
+def _stored(row: dict[str, Any]) -> StoredDocument:
+    return StoredDocument(row["document"], row["chunks"], row["content_hash"], row["metadata"])
+
+
+def _chunk(row: dict[str, Any]) -> Chunk:
+    return Chunk(row["document"], row["chunk"], row["text"], row["heading"], row["page"] or None)

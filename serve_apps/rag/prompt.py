@@ -1,0 +1,67 @@
+"""The messages put before the model: instruction, conversation so far, sources, question.
+
+Kept compact: a small model has a window of 2,048 tokens and loses the thread in a long prompt, so the sources stand
+right before the question and nothing is said twice.
+"""
+
+import re
+from collections.abc import Sequence
+
+from serve_apps.rag.chunking import count_words
+from serve_apps.rag.conversation import Conversation, Message
+from serve_apps.rag.retriever import Retrieval, Source
+
+#: Begins an answer that has no sources, whatever the model then says: a small one cannot be relied on to say so.
+NOTHING_FOUND = "The documents hold nothing on this question, so this answer does not come from them.\n\n"
+NOT_SEARCHED = "The documents could not be searched, so this answer does not come from them.\n\n"
+
+_NO_SOURCES = "There are no sources for this question: say so, and do not guess what the documents might hold."
+
+#: The fence around a source, inside which it must not appear.
+_FENCE = re.compile(r"<(?=\s*/?\s*source\b)", re.IGNORECASE)
+
+
+def messages(
+    system_prompt: str, conversation: Conversation, retrieval: Retrieval, max_history_words: int
+) -> list[Message]:
+    """The whole prompt, in the roles of a chat completion."""
+    instruction = "\n\n".join(filter(None, [system_prompt, conversation.instruction]))
+    sources = "\n".join(map(_fenced, retrieval.sources)) or _NO_SOURCES
+    question: Message = {"role": "user", "content": f"{sources}\n\nQuestion: {conversation.question}"}
+    system: list[Message] = [{"role": "system", "content": instruction}] if instruction else []
+    return [*system, *recent(conversation.history, max_history_words), question]
+
+
+def notice(retrieval: Retrieval) -> str:
+    """What an answer must begin with; empty if it has sources."""
+    if retrieval.sources:
+        return ""
+    return NOTHING_FOUND if retrieval.searched else NOT_SEARCHED
+
+
+def recent(history: Sequence[Message], max_words: int) -> list[Message]:
+    """The latest whole messages within ``max_words``, beginning with the user's, as chat templates demand."""
+    kept: list[Message] = []
+    room = max_words
+    for message in reversed(history):
+        room -= count_words(message["content"])
+        if room < 0:
+            break
+        kept.insert(0, message)
+    while kept and kept[0]["role"] != "user":
+        kept.pop(0)
+    return kept
+
+
+def _fenced(source: Source) -> str:
+    """A source as data: numbered, named, and unable to close its own fence."""
+    named = _attribute("document", source.chunk.document)
+    if source.chunk.heading:
+        named += _attribute("heading", source.chunk.heading)
+    text = _FENCE.sub("(", source.chunk.text)
+    return f'<source id="{source.index}"{named}>\n{text}\n</source>'
+
+
+def _attribute(name: str, value: str) -> str:
+    plain = re.sub(r"[<>\s]+", " ", value).replace('"', "'")
+    return f' {name}="{plain}"'

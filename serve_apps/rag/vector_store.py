@@ -1,0 +1,72 @@
+"""What the app needs of the place where chunks and their vectors live."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_apps.rag.chunking import Chunk
+
+#: A chunk's or a question's embedding, float32.
+Vector = NDArray[np.float32]
+
+#: The longest document id a store takes, in characters.
+MAX_DOCUMENT_ID_CHARS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """The record of a document the store holds."""
+
+    id: str
+    chunks: int
+    """How many chunks it has."""
+    content_hash: str
+    """Of everything its chunks were made from; the same hash means there is nothing to do."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What the client said about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk that was found."""
+
+    chunk: Chunk
+    score: float
+    """Cosine similarity to the question, -1 to 1."""
+
+
+class VectorStore(Protocol):
+    """A set of documents, each a row of chunks, searchable by vector.
+
+    A store that was never written to is empty, not an error. Every method raises ``Unavailable`` when the store does
+    not answer in time.
+    """
+
+    async def document(self, document: str) -> StoredDocument | None:
+        """The record of the document with this id, if the store holds it whole."""
+
+    async def documents(self) -> list[StoredDocument]:
+        """The records of all documents, by id."""
+
+    async def replace(self, stored: StoredDocument, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> None:
+        """Write a document's chunks (at least one) and remove what is left of an earlier version.
+
+        Raises:
+            UpstreamFailed: the store holds vectors of another dimension.
+        """
+
+    async def delete(self, document: str) -> int:
+        """Remove a document; returns the number of its chunks, 0 if it was not there."""
+
+    async def search(self, vector: Vector, limit: int) -> list[Hit]:
+        """The chunks most similar to ``vector``, best first.
+
+        Raises:
+            UpstreamFailed: the store holds vectors of another dimension.
+        """
+
+    async def flush(self) -> None:
+        """Make what was written quick to search; call it once after a batch of writes."""

@@ -1,0 +1,95 @@
+"""A RAG app and a gateway of arithmetic models, each a real server on loopback."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from milvus_lite.server_manager import server_manager_instance as embedded_stores
+
+from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
+from serve_apps.common.secrets import InternalCredential
+from serve_apps.rag.config import RagPipelines
+from serve_apps.rag.gateway_client import GatewayClient
+from serve_apps.rag.ingress import build_asgi
+from serve_apps.rag.milvus import Milvus
+from serve_apps.rag.pipelines import Pipelines
+from tests.serve_apps.gateway.servers import PATIENCE_S, serving
+from tests.serve_apps.rag.fake_gateway import TOKEN, FakeGateway
+from tests.serve_apps.rag.in_memory import InMemoryStore
+from tests.serve_apps.rag.recorded import Recorded
+
+
+@pytest.fixture
+def store_uri(tmp_path: Path) -> Iterator[str]:
+    """An embedded store's file; its server, which lives in this process, ends with the test."""
+    uri = str(tmp_path / "milvus.db")
+    yield uri
+    embedded_stores.release_server(uri)
+
+
+@pytest.fixture
+def credential(tmp_path: Path) -> InternalCredential:
+    """The internal credential the fake gateway expects."""
+    (tmp_path / "token").write_text(TOKEN)
+    return InternalCredential(tmp_path / "token")
+
+
+@pytest.fixture
+def gateway() -> FakeGateway:
+    """The gateway's behaviour; ``gateway_url`` serves it."""
+    return FakeGateway()
+
+
+@pytest.fixture
+def gateway_url(gateway: FakeGateway) -> Iterator[str]:
+    """Where the gateway answers."""
+    with serving(gateway) as url:
+        yield url
+
+
+@dataclass
+class RagServer:
+    """A running RAG app, and a client that poses as the gateway for tenant acme."""
+
+    client: httpx.Client
+    pipelines: Pipelines
+    observed: Recorded
+
+    def send(self, *documents: dict[str, Any], pipeline: str = "docs") -> httpx.Response:
+        """Send documents as JSON."""
+        return self.client.post(f"/v1/rag/{pipeline}/documents", json={"documents": documents})
+
+    def ask(self, question: str, **extra: Any) -> httpx.Response:
+        """Send a query."""
+        return self.client.post("/v1/rag/docs/query", json={"question": question, **extra})
+
+    def chat(self, question: str, **extra: Any) -> httpx.Response:
+        """Send a chat completion to the pipeline as a model."""
+        messages = [{"role": "user", "content": question}]
+        return self.client.post("/v1/chat/completions", json={"model": "docs", "messages": messages, **extra})
+
+
+@pytest.fixture
+def rag(gateway_url: str, store_uri: str, credential: InternalCredential) -> Iterator[Callable[..., RagServer]]:
+    """Starts a RAG app whose pipeline ``docs`` has the given settings: ``rag(topK=3)``.
+
+    Its documents are in memory, or with ``milvus=True`` in an embedded Milvus.
+    """
+    with ExitStack() as stack:
+
+        def start(milvus: bool = False, **settings: Any) -> RagServer:
+            observed = Recorded()
+            client = GatewayClient(gateway_url, credential, timeout_s=PATIENCE_S)
+            pipelines = Pipelines(client, observed, Milvus if milvus else lambda *_: InMemoryStore())
+            docs = {"llm": "chat", "embedder": "minilm", "vectorStore": {"uri": store_uri}, **settings}
+            pipelines.replace(RagPipelines.model_validate({"pipelines": {"docs": docs}}))
+            url = stack.enter_context(serving(build_asgi(pipelines, client, observed, credential), lifespan="on"))
+            headers = {INTERNAL_HEADER: TOKEN, TENANT_HEADER: "acme", REQUEST_ID_HEADER: "request-1"}
+            http = stack.enter_context(httpx.Client(base_url=url, headers=headers, timeout=PATIENCE_S))
+            return RagServer(http, pipelines, observed)
+
+        yield start

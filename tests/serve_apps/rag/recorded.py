@@ -1,0 +1,30 @@
+"""An ``Observer`` that remembers what it was told."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Recorded:
+    """Everything that was reported, in order."""
+
+    stages: list[tuple[str, str]] = field(default_factory=list)
+    degradations: list[tuple[str, str]] = field(default_factory=list)
+    chunks: list[tuple[str, int]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, pipeline: str, stage: str) -> Iterator[None]:
+        """Remember a stage that ended."""
+        try:
+            yield
+        finally:
+            self.stages.append((pipeline, stage))
+
+    def degraded(self, pipeline: str, stage: str) -> None:
+        """Remember a degraded answer."""
+        self.degradations.append((pipeline, stage))
+
+    def ingested(self, pipeline: str, chunks: int) -> None:
+        """Remember written chunks."""
+        self.chunks.append((pipeline, chunks))

@@ -1,0 +1,87 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ray.serve import Application
+
+from serve_apps.common.errors import NotFound
+from serve_apps.rag.app import Rag, RayMetrics, build_app
+from serve_apps.rag.config import RagArgs
+
+ARGS = RagArgs(gateway_url="http://127.0.0.1:8000")
+DOCS: dict[str, Any] = {"llm": "chat", "embedder": "minilm", "vectorStore": {"uri": "a.db"}}
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of mounted Secrets, with the internal credential."""
+    (tmp_path / "internal").mkdir()
+    (tmp_path / "internal" / "token").write_text("token")
+    monkeypatch.setenv("LLM_SERVING_SECRETS", str(tmp_path))
+    return tmp_path
+
+
+def test_the_application_is_one_deployment_named_rag() -> None:
+    app = build_app(ARGS)
+    assert isinstance(app, Application)
+    assert app._bound_deployment.name == "Rag"
+
+
+@pytest.mark.usefixtures("secrets")
+def test_a_new_configuration_replaces_the_pipelines() -> None:
+    replica = Rag(ARGS)
+    replica.reconfigure({"pipelines": {"docs": DOCS}})
+    replica.reconfigure({"pipelines": {"wiki": DOCS}})
+    assert replica._pipelines.find("wiki").settings.llm == "chat"
+    with pytest.raises(NotFound, match="there are wiki"):
+        replica._pipelines.find("docs")
+
+
+@pytest.mark.usefixtures("secrets")
+def test_a_replica_does_not_start_with_a_configuration_that_is_not_valid() -> None:
+    with pytest.raises(ValidationError, match="topk"):
+        Rag(ARGS).reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}})
+
+
+@pytest.mark.usefixtures("secrets")
+def test_a_configuration_that_is_not_valid_changes_nothing() -> None:
+    replica = Rag(ARGS)
+    replica.reconfigure({"pipelines": {"docs": DOCS}})
+    replica.reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}})
+    assert replica._pipelines.find("docs").settings.top_k == 5
+
+
+def test_a_replica_does_not_start_without_the_internal_credential(secrets: Path) -> None:
+    (secrets / "internal" / "token").unlink()
+    with pytest.raises(RuntimeError, match="internal credential: cannot read"):
+        Rag(ARGS)
+
+
+def test_what_is_observed_becomes_metrics_with_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, float, dict[str, str]]] = []
+
+    class Metric:
+        def __init__(self, name: str, description: str, tag_keys: tuple[str, ...], **_: Any) -> None:
+            self._name, self._tag_keys = name, tag_keys
+
+        def inc(self, value: float, tags: dict[str, str]) -> None:
+            assert set(tags) == set(self._tag_keys)
+            told.append((self._name, value, tags))
+
+        observe = inc
+
+    for kind in ("Counter", "Histogram"):
+        monkeypatch.setattr(f"ray.serve.metrics.{kind}", Metric)
+    observer = RayMetrics()
+    with pytest.raises(KeyError), observer.stage("docs", "embed"):
+        raise KeyError
+    observer.degraded("docs", "rerank")
+    observer.ingested("docs", 7)
+    (stage, seconds, labels), *others = told
+    assert (stage, labels) == ("llm_rag_stage_duration_seconds", {"pipeline": "docs", "stage": "embed"})
+    assert seconds >= 0
+    assert others == [
+        ("llm_rag_degraded_answers", 1, {"pipeline": "docs", "stage": "rerank"}),
+        ("llm_rag_chunks_ingested", 7, {"pipeline": "docs"}),
+    ]
