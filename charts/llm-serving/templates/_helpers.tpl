@@ -1,0 +1,109 @@
+{{- /* Renders the name every object starts with; _validate.tpl refuses one that is too long or no DNS label, so it is
+never cut. Scope: the root. */ -}}
+{{- define "llm-serving.fullname" -}}
+{{- $chart := .Values.nameOverride | default .Chart.Name -}}
+{{- if .Values.fullnameOverride -}}
+{{ .Values.fullnameOverride }}
+{{- else if contains $chart .Release.Name -}}
+{{ .Release.Name }}
+{{- else -}}
+{{ .Release.Name }}-{{ $chart }}
+{{- end -}}
+{{- end -}}
+
+{{- /* Renders the name of the Service KubeRay makes for the applications. Scope: the root. */ -}}
+{{- define "llm-serving.serveServiceName" -}}
+{{ include "llm-serving.fullname" . }}-serve-svc
+{{- end -}}
+
+{{- /* Renders the labels of an object of the chart. Never for pod templates: the version would roll the RayCluster at
+every upgrade. Scope: the root. */ -}}
+{{- define "llm-serving.labels" -}}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- /* Renders an image reference. Scope: dict "root" $ "name" (serve, vllm or vllmCpu). */ -}}
+{{- define "llm-serving.image" -}}
+{{- $image := index .root.Values.image .name -}}
+{{- $default := eq .name "vllmCpu" | ternary (printf "%s-cpu" .root.Chart.AppVersion) .root.Chart.AppVersion -}}
+{{- with .root.Values.image.registry }}{{ . }}/{{ end -}}
+{{ $image.repository }}:{{ $image.tag | default $default }}
+{{- end -}}
+
+{{- /* Renders the name of the workers' ServiceAccount. Scope: the root. */ -}}
+{{- define "llm-serving.serviceAccountName" -}}
+{{- $default := .Values.serviceAccount.create | ternary (include "llm-serving.fullname" .) "default" -}}
+{{ .Values.serviceAccount.name | default $default }}
+{{- end -}}
+
+{{- /* Renders the name of the Secret with the API keys. Scope: the root. */ -}}
+{{- define "llm-serving.apiKeysSecret" -}}
+{{ .Values.security.apiKeys.existingSecret | default (printf "%s-api-keys" (include "llm-serving.fullname" .)) }}
+{{- end -}}
+
+{{- /* Renders the name of the Secret with the key made at the first install. Scope: the root. */ -}}
+{{- define "llm-serving.initialKeySecret" -}}
+{{ include "llm-serving.fullname" . }}-initial-key
+{{- end -}}
+
+{{- /* Renders the name of the Secret with the applications' credential. Scope: the root. */ -}}
+{{- define "llm-serving.internalSecret" -}}
+{{ .Values.security.internal.existingSecret | default (printf "%s-internal" (include "llm-serving.fullname" .)) }}
+{{- end -}}
+
+{{- /* Renders a map without its null entries, as YAML. Scope: the map. */ -}}
+{{- define "llm-serving.withoutNulls" -}}
+{{- $kept := dict }}
+{{- range $key, $value := . }}
+{{- if not (kindIs "invalid" $value) }}{{ $_ := set $kept $key $value }}{{ end }}
+{{- end }}
+{{- toYaml $kept }}
+{{- end -}}
+
+{{- /* Renders `base` with `over` laid over it, as YAML: maps merge, list items with a name merge onto the item of that
+name, other items are appended, null removes. Scope: dict "base" (a map) "over" (a map). */ -}}
+{{- define "llm-serving.overlay" -}}
+{{- $merged := deepCopy .base }}
+{{- range $key, $over := .over }}
+{{- $base := get $merged $key }}
+{{- if kindIs "invalid" $over }}
+{{- $_ := unset $merged $key }}
+{{- else if and (kindIs "map" $over) (kindIs "map" $base) }}
+{{- $_ := set $merged $key (include "llm-serving.overlay" (dict "base" $base "over" $over) | fromYaml) }}
+{{- else if and (kindIs "slice" $over) (kindIs "slice" $base) }}
+{{- $_ := set $merged $key (include "llm-serving.overlayList" (dict "base" $base "over" $over) | fromYamlArray) }}
+{{- else }}
+{{- $_ := set $merged $key $over }}
+{{- end }}
+{{- end }}
+{{- toYaml $merged }}
+{{- end -}}
+
+{{- /* Renders the list `base` with the items of `over` merged onto it by name, else appended, as YAML.
+Scope: dict "base" (a list) "over" (a list). */ -}}
+{{- define "llm-serving.overlayList" -}}
+{{- $items := .base }}
+{{- range $over := .over }}
+{{- $name := kindIs "map" $over | ternary (get (kindIs "map" $over | ternary $over dict) "name") "" }}
+{{- $merged := list }}
+{{- $found := false }}
+{{- range $base := $items }}
+{{- if and $name (kindIs "map" $base) (eq $name (get $base "name")) }}
+{{- $found = true }}
+{{- $base = include "llm-serving.overlay" (dict "base" $base "over" $over) | fromYaml }}
+{{- end }}
+{{- $merged = append $merged $base }}
+{{- end }}
+{{- $items = $found | ternary $merged (append $items $over) }}
+{{- end }}
+{{- toYaml $items }}
+{{- end -}}
+
+{{- /* Renders 192 random bits as hex digits. Scope: none. */ -}}
+{{- define "llm-serving.randomHex" -}}
+{{ randBytes 24 | b64dec | printf "%x" }}
+{{- end -}}

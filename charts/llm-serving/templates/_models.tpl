@@ -1,0 +1,99 @@
+{{- /* Renders the accelerators there are, as YAML: what one of them may ask of its node, with room left for the system.
+`cpu` and Ray's names for GPUs; serve_apps.llm.config.AcceleratorType lists the same. Scope: none. */ -}}
+{{- define "llm-serving.accelerators" -}}
+cpu: {cpu: 1, memoryGi: 4}
+T4: {cpu: 3, memoryGi: 12}           # g4dn
+L4: {cpu: 3, memoryGi: 12}           # g6
+L40S: {cpu: 3, memoryGi: 24}         # g6e
+A10G: {cpu: 3, memoryGi: 12}         # g5
+A100-40G: {cpu: 11, memoryGi: 120}   # p4d
+A100-80G: {cpu: 11, memoryGi: 120}   # p4de
+H100: {cpu: 22, memoryGi: 220}       # p5
+H200: {cpu: 22, memoryGi: 220}       # p5e, p5en
+B200: {cpu: 22, memoryGi: 220}       # p6-b200
+B300: {cpu: 22, memoryGi: 400}       # p6-b300
+GB200: {cpu: 30, memoryGi: 200}      # p6e-gb200
+GB300: {cpu: 30, memoryGi: 200}      # p6e-gb300
+{{- end -}}
+
+{{- /* Renders the enabled entries of a collection, overrides applied and nulls dropped, as YAML.
+Scope: dict "entries" (the map) "overrides" (its overrides). */ -}}
+{{- define "llm-serving.entries" -}}
+{{- $entries := dict }}
+{{- range $name, $entry := .entries }}
+{{- if kindIs "map" $entry }}
+{{- $entry = mergeOverwrite (dict) $entry }}
+{{- range $key, $value := dig $name dict ($.overrides | default dict) }}
+{{- $_ := set $entry $key $value }}
+{{- end }}
+{{- $entry = include "llm-serving.withoutNulls" $entry | fromYaml }}
+{{- if dig "enabled" true $entry }}{{ $_ := set $entries $name (omit $entry "enabled") }}{{ end }}
+{{- end }}
+{{- end }}
+{{- toYaml $entries }}
+{{- end -}}
+
+{{- /* Renders Ray Serve's autoscaling_config from the short form and Ray's own keys. The default target leaves a quarter
+of a replica's room for what arrives while another one starts.
+Scope: dict "replicas" (min, max) "autoscaling" (Ray's keys) "maxOngoing" (requests of a replica). */ -}}
+{{- define "llm-serving.autoscalingConfig" -}}
+{{- $replicas := include "llm-serving.withoutNulls" (.replicas | default dict) | fromYaml }}
+{{- $autoscaling := include "llm-serving.withoutNulls" (.autoscaling | default dict) | fromYaml }}
+{{- $min := dig "min_replicas" (dig "min" 1 $replicas) $autoscaling }}
+{{- $max := dig "max_replicas" (dig "max" (max 1 $min) $replicas) $autoscaling }}
+{{- $target := mulf 0.75 .maxOngoing | floor | int | max 1 }}
+{{- $defaults := dict "target_ongoing_requests" $target }}
+{{- toYaml (mergeOverwrite $defaults $autoscaling (dict "min_replicas" $min "max_replicas" $max)) }}
+{{- end -}}
+
+{{- /* Renders the enabled models with every default filled in, as YAML. `group` is the worker group ("" if none fits)
+and `labelSelector` leads to its nodes. Scope: the root. */ -}}
+{{- define "llm-serving.models" -}}
+{{- $root := . }}
+{{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
+{{- $models := dict }}
+{{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.models "overrides" .Values.overrides.models) | fromYaml }}
+{{- $model := mergeOverwrite (dict
+      "task" "generate"
+      "maxOngoingRequests" 64
+      "maxQueuedRequests" 64
+      "drainSeconds" 120
+      "surgePercent" 100
+      "sampling" dict
+      "engine" dict
+      "env" dict
+    ) $entry }}
+{{- range $block := list "sampling" "engine" }}
+{{- $_ := set $model $block (include "llm-serving.withoutNulls" (get $model $block) | fromYaml) }}
+{{- end }}
+{{- $accelerator := mergeOverwrite (dict "count" 1) (include "llm-serving.withoutNulls" $model.accelerator | fromYaml) }}
+{{- $_ := set $model "accelerator" $accelerator }}
+{{- $_ := set $model "autoscalingConfig" (include "llm-serving.autoscalingConfig" (dict
+      "replicas" $model.replicas
+      "autoscaling" $model.autoscaling
+      "maxOngoing" $model.maxOngoingRequests
+    ) | fromYaml) }}
+{{- $group := $model.workerGroup | default (include "llm-serving.fittingGroup" (dict "groups" $groups "accelerator" $accelerator)) }}
+{{- $_ := set $model "group" $group }}
+{{- $selector := dict "llm-serving/accelerator" (dig $group "profile" "" $groups) }}
+{{- if $model.workerGroup }}{{ $_ := set $selector "llm-serving/worker-group" $group }}{{ end }}
+{{- $_ := set $model "labelSelector" $selector }}
+{{- $_ := set $models $name $model }}
+{{- end }}
+{{- toYaml $models }}
+{{- end -}}
+
+{{- /* Renders the name of the smallest group that fits an accelerator, or nothing. A replica fits if a whole number of
+them fills the worker, which is also what tensor parallelism over its GPUs needs.
+Scope: dict "groups" (of llm-serving.workerGroups) "accelerator" (type, count). */ -}}
+{{- define "llm-serving.fittingGroup" -}}
+{{- $best := dict }}
+{{- range $name, $group := .groups }}
+{{- if and (eq $group.type $.accelerator.type) (eq 0 (mod $group.count $.accelerator.count | int)) }}
+{{- if or (not $best) (lt (int $group.count) (int $best.count)) }}
+{{- $best = dict "name" $name "count" $group.count }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $best.name }}
+{{- end -}}

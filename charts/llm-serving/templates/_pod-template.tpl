@@ -1,0 +1,178 @@
+{{- /* Renders a Ray pod's template with its overlay applied, as YAML. Only the release's name labels it: a chart
+version or a checksum here would roll the RayCluster at every upgrade, and KubeRay's own labels carry its Services.
+Scope: dict "root" $ "role" (head or worker) "spec" (of llm-serving.head or llm-serving.workerGroups). */ -}}
+{{- define "llm-serving.podTemplate" -}}
+{{- $pod := include "llm-serving.pod" . | fromYaml }}
+{{- $template := dict
+      "metadata" (dict "labels" (dict "app.kubernetes.io/instance" .root.Release.Name))
+      "spec" $pod }}
+{{- include "llm-serving.overlay" (dict "base" $template "over" .spec.podTemplate) }}
+{{- end -}}
+
+{{- /* Renders a Ray pod's spec. The Ray container comes first: KubeRay takes the first for it.
+Scope: as llm-serving.podTemplate. */ -}}
+{{- define "llm-serving.pod" -}}
+{{- $values := .root.Values -}}
+{{- if eq .role "worker" }}
+serviceAccountName: {{ include "llm-serving.serviceAccountName" .root }}
+automountServiceAccountToken: false
+# A minute more than the longest drain, for Ray's own shutdown.
+terminationGracePeriodSeconds: {{ add $values.maxDrainSeconds 60 }}
+{{- end }}
+enableServiceLinks: false
+{{- with $values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .spec.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .spec.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 1000
+  runAsGroup: 1000
+  fsGroup: 1000
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: {type: RuntimeDefault}
+containers:
+- name: ray
+  image: {{ include "llm-serving.image" (dict "root" .root "name" .spec.image) }}
+  imagePullPolicy: {{ $values.image.pullPolicy }}
+  ports: {{- include "llm-serving.ports" . | nindent 2 }}
+  env: {{- include "llm-serving.environment" . | nindent 2 }}
+  resources: {{- toYaml .spec.resources | nindent 4 }}
+  securityContext: {{- include "llm-serving.containerSecurity" .root | nindent 4 }}
+  {{- include "llm-serving.probes" . | nindent 2 }}
+  volumeMounts: {{- include "llm-serving.volumeMounts" . | nindent 2 }}
+volumes: {{- include "llm-serving.volumes" . | nindent 0 }}
+{{- end -}}
+
+{{- /* Renders the Ray container's ports. One port switches off all that KubeRay would add, so all are listed; `serve`
+is what the serve Service and the readiness probe go by. Scope: as llm-serving.podTemplate. */ -}}
+{{- define "llm-serving.ports" -}}
+- {name: serve, containerPort: {{ int .root.Values.gateway.port }}}
+- {name: metrics, containerPort: 8080}
+{{- if eq .role "head" }}
+- {name: gcs-server, containerPort: 6379}
+- {name: dashboard, containerPort: 8265}
+- {name: client, containerPort: 10001}
+- {name: as-metrics, containerPort: 44217}
+- {name: dash-metrics, containerPort: 44227}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the Ray container's environment; Ray reads it on every node before anything else starts.
+Scope: as llm-serving.podTemplate. */ -}}
+{{- define "llm-serving.environment" -}}
+# HAProxy, and not a Python process, carries the bytes; models answer it directly.
+- {name: RAY_SERVE_ENABLE_HA_PROXY, value: "1"}
+- {name: RAY_SERVE_THROUGHPUT_OPTIMIZED, value: "1"}
+- {name: RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING, value: "1"}
+- {name: RAY_SERVE_HAPROXY_TCP_NODELAY, value: "1"}
+# A reload of HAProxy cuts streams older than this.
+- {name: RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S, value: {{ add .root.Values.maxDrainSeconds 60 | quote }}}
+# THROUGHPUT_OPTIMIZED would keep logs in files only.
+- {name: RAY_SERVE_LOG_TO_STDERR, value: "1"}
+# From a cached embedding to an answer of many minutes; Ray's own buckets are too coarse for a latency objective.
+- name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS
+  value: "5,10,25,50,100,250,500,1000,2500,5000,10000,30000,60000,120000,300000,600000"
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+{{- if eq .role "worker" }}
+# A worker told to go finishes its streams first.
+- {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .root.Values.maxDrainSeconds | int | quote }}}
+{{- end }}
+{{- if eq .spec.type "cpu" }}
+# vLLM on CPU: GiB of KV cache for a replica, and no pinning to cores that Kubernetes may have given to others.
+- {name: VLLM_CPU_KVCACHE_SPACE, value: "1"}
+- {name: VLLM_CPU_OMP_THREADS_BIND, value: nobind}
+{{- end }}
+{{- if and .spec.type .root.Values.security.huggingFace.existingSecret }}
+- name: HF_TOKEN
+  valueFrom:
+    secretKeyRef: {name: {{ .root.Values.security.huggingFace.existingSecret }}, key: token}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the Ray container's probes. KubeRay would add its own to workers: a script that fails after one slow
+answer and takes them out of the Service. A worker without a replica has no proxy and is not ready; that is right, as
+readiness is membership in the serve Service. Scope: as llm-serving.podTemplate. */ -}}
+{{- define "llm-serving.probes" -}}
+# Ray's node agent (raylet, and on the head the GCS): ten minutes to come up, then dead after two without an answer.
+startupProbe:
+  httpGet: {path: /api/healthz, port: 52365}
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 120
+livenessProbe:
+  httpGet: {path: /api/healthz, port: 52365}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 12
+readinessProbe:
+  {{- if eq .role "head" }}
+  httpGet: {path: /api/healthz, port: 52365}
+  {{- else }}
+  httpGet: {path: /-/healthz, port: serve}
+  {{- end }}
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end -}}
+
+{{- /* Renders a container's security context. The volumes below are all Ray, HAProxy and vLLM write to.
+Scope: the root. */ -}}
+{{- define "llm-serving.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- /* Renders the Ray container's mounts. Scope: as llm-serving.podTemplate. */ -}}
+{{- define "llm-serving.volumeMounts" -}}
+- {name: shared-memory, mountPath: /dev/shm}
+- {name: temporary, mountPath: /tmp}
+- {name: home, mountPath: /home/ray}
+{{- if eq .role "worker" }}
+- {name: internal, mountPath: /etc/llm-serving/secrets/internal, readOnly: true}
+{{- end }}
+{{- if .spec.pipelines }}
+- {name: data, mountPath: /var/lib/llm-serving}
+{{- if eq .root.Values.security.auth "apiKeys" }}
+- {name: api-keys, mountPath: /etc/llm-serving/secrets/api-keys, readOnly: true}
+{{- end }}
+{{- end }}
+{{- range .spec.modelClaims }}
+- {name: claim-{{ . }}, mountPath: /mnt/models/{{ . }}, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the pod's volumes, one per mount. Scope: as llm-serving.podTemplate. */ -}}
+{{- define "llm-serving.volumes" -}}
+# Ray's object store and what vLLM's workers share; counted to the container's memory.
+- name: shared-memory
+  emptyDir: {medium: Memory}
+- name: temporary
+  emptyDir: {}
+# Downloaded weights and compiled kernels, under ~/.cache.
+- name: home
+  emptyDir: {}
+{{- if eq .role "worker" }}
+- name: internal
+  secret: {secretName: {{ include "llm-serving.internalSecret" .root }}, defaultMode: 0440}
+{{- end }}
+{{- if .spec.pipelines }}
+# Embedded vector stores. It goes with the pod: use a Milvus server for what must stay.
+- name: data
+  emptyDir: {}
+{{- if eq .root.Values.security.auth "apiKeys" }}
+- name: api-keys
+  secret: {secretName: {{ include "llm-serving.apiKeysSecret" .root }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+{{- range .spec.modelClaims }}
+- name: claim-{{ . }}
+  persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
+{{- end }}
+{{- end -}}

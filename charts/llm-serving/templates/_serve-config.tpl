@@ -1,0 +1,140 @@
+{{- /* Renders serveConfigV2: what Ray Serve runs, one application per model, the gateway at `/` and the RAG pipelines.
+Scope: the root. */ -}}
+{{- define "llm-serving.serveConfig" -}}
+{{- $models := include "llm-serving.models" . | fromYaml }}
+{{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml -}}
+proxy_location: EveryNode
+http_options:
+  host: 0.0.0.0
+  port: {{ int .Values.gateway.port }}
+logging_config:
+  encoding: JSON
+  log_level: INFO
+  enable_access_log: false
+applications:
+{{ include "llm-serving.gatewayApplication" (dict "root" . "models" $models "pipelines" $pipelines) }}
+{{- range $name, $model := $models }}
+{{ include "llm-serving.modelApplication" (dict "name" $name "model" $model) }}
+{{- end }}
+{{- if $pipelines }}
+{{ include "llm-serving.ragApplication" (dict "root" . "pipelines" $pipelines) }}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the gateway's application. Its arguments are `gateway:` less what the chart itself reads; its routing
+table changes in place. Scope: dict "root" $ "models" (llm-serving.models) "pipelines" (the enabled ones). */ -}}
+{{- define "llm-serving.gatewayApplication" -}}
+{{- $gateway := .root.Values.gateway }}
+{{- $base := printf "http://127.0.0.1:%d/internal" (int $gateway.port) }}
+{{- $table := dict }}
+{{- range $name, $model := .models }}
+{{- $_ := set $table $name (dict "url" (printf "%s/%s" $base $name) "task" $model.task) }}
+{{- end }}
+{{- range $name := keys .pipelines }}
+{{- $_ := set $table $name (dict "url" (printf "%s/rag" $base) "task" "pipeline") }}
+{{- end }}
+{{- /* Serve's limit lies above the gateway's own, so that the gateway refuses first, in OpenAI's shape, and so that the
+pipelines' calls have room; serve_apps.gateway.app.HEADROOM is the same. */}}
+{{- $headroom := 128 -}}
+- name: gateway
+  route_prefix: /
+  import_path: serve_apps.gateway.app:build_app
+  args:
+    auth: {{ .root.Values.security.auth }}
+    {{- omit $gateway "port" "replicas" "autoscaling" "cpus" "drainSeconds" | include "llm-serving.withoutNulls" | nindent 4 }}
+  deployments:
+  - name: Gateway
+    {{- include "llm-serving.pipelinesPlacement" $gateway | nindent 4 }}
+    {{- include "llm-serving.limits" (dict
+          "autoscalingConfig" (include "llm-serving.autoscalingConfig" (dict
+            "replicas" $gateway.replicas
+            "autoscaling" $gateway.autoscaling
+            "maxOngoing" $gateway.maxConcurrentRequests
+          ) | fromYaml)
+          "maxOngoingRequests" (add $gateway.maxConcurrentRequests $headroom)
+          "maxQueuedRequests" $headroom
+          "drainSeconds" $gateway.drainSeconds
+        ) | nindent 4 }}
+    max_surge_percent: 100
+    user_config:
+      models: {{- toYaml $table | nindent 8 }}
+{{- end -}}
+
+{{- /* Renders one model's application. What Serve applies in place stands under `deployments`; `args` restart its
+replicas. LLMRouter carries the selector so that Serve builds the application on a node that has vLLM.
+Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
+{{- define "llm-serving.modelApplication" -}}
+{{- $model := .model -}}
+- name: {{ .name }}
+  route_prefix: /internal/{{ .name }}
+  import_path: serve_apps.llm.app:build_app
+  {{- with $model.env }}
+  runtime_env:
+    env_vars: {{- toYaml . | nindent 6 }}
+  {{- end }}
+  args:
+    name: {{ .name }}
+    task: {{ $model.task }}
+    source: {{ $model.source }}
+    accelerator: {{- toYaml $model.accelerator | nindent 6 }}
+    placement:
+      strategy: STRICT_PACK
+      bundles:
+      {{- range until (int $model.accelerator.count) }}
+      - {CPU: 1{{ if ne $model.accelerator.type "cpu" }}, GPU: 1{{ end }}}
+      {{- end }}
+      labelSelector: {{- toYaml $model.labelSelector | nindent 8 }}
+    {{- with $model.engine }}
+    engine: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    surgePercent: {{ int $model.surgePercent }}
+  deployments:
+  - name: VLLMServer:{{ .name }}
+    {{- include "llm-serving.limits" $model | nindent 4 }}
+    user_config: {{- dict "sampling" $model.sampling | toYaml | nindent 6 }}
+  - name: LLMRouter
+    ray_actor_options:
+      num_cpus: 0
+      label_selector: {{- toYaml $model.labelSelector | nindent 8 }}
+{{- end -}}
+
+{{- /* Renders the application that runs the RAG pipelines; the pipelines change in place.
+Scope: dict "root" $ "pipelines" (the enabled ones). */ -}}
+{{- define "llm-serving.ragApplication" -}}
+{{- $sizing := .root.Values.pipelines -}}
+- name: rag
+  route_prefix: /internal/rag
+  import_path: serve_apps.rag.app:build_app
+  args:
+    gatewayUrl: http://127.0.0.1:{{ int .root.Values.gateway.port }}
+    modelTimeoutS: {{ .root.Values.gateway.firstByteTimeoutS | default 900 }}
+  deployments:
+  - name: Rag
+    {{- include "llm-serving.pipelinesPlacement" $sizing | nindent 4 }}
+    {{- $config := include "llm-serving.autoscalingConfig" (dict
+          "replicas" $sizing.replicas
+          "autoscaling" $sizing.autoscaling
+          "maxOngoing" $sizing.maxOngoingRequests
+        ) | fromYaml }}
+    {{- include "llm-serving.limits" (mergeOverwrite (dict "autoscalingConfig" $config) $sizing) | nindent 4 }}
+    max_surge_percent: 100
+    user_config:
+      pipelines: {{- toYaml .pipelines | nindent 8 }}
+{{- end -}}
+
+{{- /* Renders where and with how much CPU a replica of the gateway or the pipelines runs. Scope: its block of values. */ -}}
+{{- define "llm-serving.pipelinesPlacement" -}}
+ray_actor_options:
+  num_cpus: {{ .cpus }}
+  label_selector: {llm-serving/role: pipelines}
+{{- end -}}
+
+{{- /* Renders a deployment's scaling, limits and drain. Refusals are 429: the caller should come back, the server is not
+broken. Scope: dict "autoscalingConfig" "maxOngoingRequests" "maxQueuedRequests" "drainSeconds". */ -}}
+{{- define "llm-serving.limits" -}}
+autoscaling_config: {{- toYaml .autoscalingConfig | nindent 2 }}
+max_ongoing_requests: {{ int .maxOngoingRequests }}
+max_queued_requests: {{ int .maxQueuedRequests }}
+backpressure_config: {status_code: 429, retry_after_s: 1}
+graceful_shutdown_timeout_s: {{ int .drainSeconds }}
+{{- end -}}

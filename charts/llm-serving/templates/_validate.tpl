@@ -1,0 +1,312 @@
+{{- /* Fails with every rule that is broken, one line each: `path: problem, got value; what to set`. Rules one key
+breaks by itself are the schema's. Each define below renders its subject's lines. Scope: the root. */ -}}
+{{- define "llm-serving.validate" -}}
+{{- $models := include "llm-serving.models" . | fromYaml }}
+{{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
+{{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml }}
+{{- $scope := dict "root" . "models" $models "groups" $groups "pipelines" $pipelines }}
+{{- $lines := list }}
+{{- range $subject := list "name" "names" "upgrade" "models" "gateway" "rag" "pipelines" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" }}
+{{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
+{{- end }}
+{{- $broken := list }}
+{{- range $lines }}{{ with trim . }}{{ $broken = append $broken . }}{{ end }}{{ end }}
+{{- if $broken }}
+{{- printf "\n%s" (join "\n" $broken) | fail }}
+{{- end }}
+{{- end -}}
+
+{{- /* The RayService's name. KubeRay appends up to 16 characters and labels cannot exceed 63; DNS-1035. */ -}}
+{{- define "llm-serving.validate.name" -}}
+{{- $name := include "llm-serving.fullname" .root }}
+{{- if gt (len $name) 47 }}
+fullnameOverride: KubeRay allows 47 characters for the RayService's name, got {{ len $name }} ({{ $name }}); set a shorter fullnameOverride or release name
+{{- else if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) }}
+fullnameOverride: a RayService's name starts with a letter and has only lower-case letters, digits and dashes, got {{ $name }}; set fullnameOverride
+{{- end }}
+{{- end -}}
+
+{{- /* The keys of the collections. A model's is a Serve application, a route, a metric label and part of a URL. */ -}}
+{{- define "llm-serving.validate.names" -}}
+{{- $values := .root.Values }}
+{{- range $path, $entries := dict "models" $values.models "rag" $values.rag "workerGroups" $values.workerGroups "overrides.models" $values.overrides.models "overrides.rag" $values.overrides.rag }}
+{{- range $name, $_ := $entries }}
+{{- if or (gt (len $name) 47) (not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" $name)) }}
+{{ $path }}: not a name, got {{ $name | quote }}; use lower-case letters, digits and dashes, at most 47
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.upgrade" -}}
+{{- $type := .root.Values.upgradeStrategy.type }}
+{{- if eq $type "NewClusterWithIncrementalUpgrade" }}
+upgradeStrategy.type: KubeRay makes no {{ include "llm-serving.serveServiceName" .root }} under NewClusterWithIncrementalUpgrade, and 1.6 ignores it unless a feature gate is on; set NewCluster or None
+{{- else if not (has $type (list "NewCluster" "None")) }}
+upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewCluster, None
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.models" -}}
+{{- $known := include "llm-serving.accelerators" . | fromYaml }}
+{{- $reserved := list "agent" "batch" "gateway" "rag" }}
+{{- range $name, $model := .models }}
+{{- $path := printf "models.%s" $name }}
+{{- $type := $model.accelerator.type }}
+{{- if has $name $reserved }}
+{{ $path }}: the name belongs to an application of the chart; reserved are: {{ join ", " $reserved }}
+{{- end }}
+{{- if hasKey $.pipelines $name }}
+{{ $path }}: rag.{{ $name }} is published as a model of the same name; rename one
+{{- end }}
+{{- if hasPrefix "oci://" $model.source }}
+{{ $path }}.source: oci:// is not supported yet, got {{ $model.source }}; use hf://, s3://, gs:// or pvc://
+{{- else if not (regexMatch "^(hf://[^/@]+/[^/@]+(@[^/@]+)?|s3://.+|gs://.+|pvc://[^/]+(/.+)?)$" $model.source) }}
+{{ $path }}.source: not a source, got {{ $model.source }}; one of: hf://org/name[@revision], s3://bucket/path, gs://bucket/path, pvc://claim/path
+{{- else if and (hasPrefix "pvc://" $model.source) (has ".." (splitList "/" $model.source)) }}
+{{ $path }}.source: leaves its claim, got {{ $model.source }}; set pvc://claim/path
+{{- end }}
+{{- if not (hasKey $known $type) }}
+{{ $path }}.accelerator.type: {{ $type | quote }} is not defined; one of: {{ keys $known | sortAlpha | join ", " }}
+{{- else }}
+{{- include "llm-serving.validate.modelGroup" (dict "path" $path "model" $model "groups" $.groups) }}
+{{- end }}
+{{- include "llm-serving.validate.engine" (dict "path" $path "engine" $model.engine) }}
+{{- include "llm-serving.validate.autoscaling" (dict "path" $path "block" $model "config" $model.autoscalingConfig "maxOngoing" $model.maxOngoingRequests "maxOngoingPath" (printf "%s.maxOngoingRequests" $path)) }}
+{{- end }}
+{{- end -}}
+
+{{- /* Whether a model has a worker group. Scope: dict "path" "model" (of llm-serving.models) "groups". */ -}}
+{{- define "llm-serving.validate.modelGroup" -}}
+{{- $type := .model.accelerator.type }}
+{{- $count := int .model.accelerator.count }}
+{{- $counts := list }}
+{{- range $name, $group := .groups }}
+{{- if eq $group.type $type }}{{ $counts = append $counts (printf "%d (%s)" (int $group.count) $name) }}{{ end }}
+{{- end }}
+{{- $explicit := .model.workerGroup }}
+{{- $group := get .groups .model.group }}
+{{- if and $explicit (not $group) }}
+{{ .path }}.workerGroup: no such enabled group, got {{ $explicit }}; one of: {{ keys .groups | sortAlpha | join ", " }}
+{{- else if and $explicit (ne $group.type $type) }}
+{{ .path }}.workerGroup: {{ $explicit }} has {{ $group.type | default "no accelerator" }}, not {{ $type }}; set another group or accelerator.type
+{{- else if and $explicit (mod $group.count $count) }}
+{{ .path }}.accelerator.count: replicas must fill a worker of {{ $explicit }} ({{ int $group.count }} x {{ $type }}) evenly, got {{ $count }}; set a divisor of {{ int $group.count }}
+{{- else if not (or $explicit $counts) }}
+{{ .path }}.accelerator.type: no enabled worker group has {{ $type }}; add or enable one under workerGroups
+{{- else if not $group }}
+{{ .path }}.accelerator.count: no enabled worker group is filled evenly by replicas of {{ $count }} x {{ $type }}; set a divisor of one of: {{ join ", " $counts }}
+{{- else if hasPrefix "pvc://" .model.source }}
+{{- $claim := trimPrefix "pvc://" .model.source | splitList "/" | first }}
+{{- if not (has $claim $group.modelClaims) }}
+{{ .path }}.source: worker group {{ .model.group }} does not mount the claim {{ $claim }}; add it to workerGroups.{{ .model.group }}.modelClaims
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Engine arguments the chart derives from other keys. Scope: dict "path" "engine". */ -}}
+{{- define "llm-serving.validate.engine" -}}
+{{- $owned := dict
+      "model" "source"
+      "served_model_name" "the model's key"
+      "tensor_parallel_size" "accelerator.count"
+      "distributed_executor_backend" "accelerator.type"
+      "runner" "task"
+      "convert" "task"
+      "api_key" "security (the gateway holds the keys)" }}
+{{- $path := .path }}
+{{- $engine := .engine }}
+{{- range $key, $_ := .engine.extra }}
+{{- if hasKey $owned $key }}
+{{ $path }}.engine.extra.{{ $key }}: not set here; set {{ get $owned $key }}
+{{- else if hasKey $engine $key }}
+{{ $path }}.engine.extra.{{ $key }}: also set as engine.{{ $key }}; keep one
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Bounds and target of one block that scales.
+Scope: dict "path" "block" (with replicas and autoscaling) "config" (as rendered) "maxOngoing" and its "maxOngoingPath". */ -}}
+{{- define "llm-serving.validate.autoscaling" -}}
+{{- $path := .path }}
+{{- $replicas := include "llm-serving.withoutNulls" (.block.replicas | default dict) | fromYaml }}
+{{- $autoscaling := include "llm-serving.withoutNulls" (.block.autoscaling | default dict) | fromYaml }}
+{{- range $bound := list "min" "max" }}
+{{- if and (hasKey $replicas $bound) (hasKey $autoscaling (printf "%s_replicas" $bound)) }}
+{{ $path }}: {{ $bound }} replicas are set twice; keep replicas.{{ $bound }} or autoscaling.{{ $bound }}_replicas
+{{- end }}
+{{- end }}
+{{- $config := .config }}
+{{- if gt (int $config.min_replicas) (int $config.max_replicas) }}
+{{ $path }}.replicas: min is above max, got {{ int $config.min_replicas }} and {{ int $config.max_replicas }}; set min <= max
+{{- else if and (hasKey $config "initial_replicas") (or (lt (int $config.initial_replicas) (int $config.min_replicas)) (gt (int $config.initial_replicas) (int $config.max_replicas))) }}
+{{ $path }}.autoscaling.initial_replicas: outside the bounds {{ int $config.min_replicas }} and {{ int $config.max_replicas }}, got {{ int $config.initial_replicas }}; set one between
+{{- end }}
+{{- if gt (float64 $config.target_ongoing_requests) (float64 .maxOngoing) }}
+{{ $path }}.autoscaling.target_ongoing_requests: a replica never has more than {{ .maxOngoingPath }} ({{ int .maxOngoing }}) requests, so it would never scale, got {{ $config.target_ongoing_requests }}; set {{ .maxOngoing | int }} or less
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.gateway" -}}
+{{- $gateway := .root.Values.gateway }}
+{{- $config := include "llm-serving.autoscalingConfig" (dict "replicas" $gateway.replicas "autoscaling" $gateway.autoscaling "maxOngoing" $gateway.maxConcurrentRequests) | fromYaml }}
+{{- if lt (int $config.min_replicas) 1 }}
+gateway.replicas.min: the gateway is the only way in and cannot start by itself, got 0; set 1 or more
+{{- end }}
+{{- include "llm-serving.validate.autoscaling" (dict "path" "gateway" "block" $gateway "config" $config "maxOngoing" $gateway.maxConcurrentRequests "maxOngoingPath" "gateway.maxConcurrentRequests") }}
+{{- if has (int $gateway.port) (list 6379 8080 8265 8404 8500 9101 9500 10001 44217 44227 52365) }}
+gateway.port: Ray itself listens on {{ int $gateway.port }}; set another port, for example 8000
+{{- end }}
+{{- end -}}
+
+{{- /* What the pipelines refer to. */ -}}
+{{- define "llm-serving.validate.rag" -}}
+{{- $models := .models }}
+{{- $tasks := dict "llm" "generate" "embedder" "embed" "reranker" "score" }}
+{{- range $name, $pipeline := .pipelines }}
+{{- range $role, $task := $tasks }}
+{{- $reference := get $pipeline $role }}
+{{- if $reference }}
+{{- $ofTask := list }}
+{{- range $model, $entry := $models }}{{ if eq $entry.task $task }}{{ $ofTask = append $ofTask $model }}{{ end }}{{ end }}
+{{- if not (hasKey $models $reference) }}
+rag.{{ $name }}.{{ $role }}: no such enabled model, got {{ $reference }}; models of task {{ $task }}: {{ $ofTask | join ", " | default "none" }}
+{{- else if not (has $reference $ofTask) }}
+rag.{{ $name }}.{{ $role }}: needs a model of task {{ $task }}, but {{ $reference }} is of task {{ get (get $models $reference) "task" }}; models of task {{ $task }}: {{ $ofTask | join ", " | default "none" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $uri := dig "vectorStore" "uri" "" $pipeline }}
+{{- if not (or (hasPrefix "http://" $uri) (hasPrefix "https://" $uri) (hasSuffix ".db" $uri)) }}
+rag.{{ $name }}.vectorStore.uri: neither a server nor a file, got {{ $uri | quote }}; set http(s)://host:port or a file name ending in .db
+{{- end }}
+{{- $chunking := $pipeline.chunking | default dict }}
+{{- $words := dig "maxWords" 120 $chunking | int }}
+{{- $overlap := dig "overlapWords" 20 $chunking | int }}
+{{- if ge $overlap $words }}
+rag.{{ $name }}.chunking.overlapWords: must be below maxWords ({{ $words }}), got {{ $overlap }}; set less
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.pipelines" -}}
+{{- $sizing := .root.Values.pipelines }}
+{{- $config := include "llm-serving.autoscalingConfig" (dict "replicas" $sizing.replicas "autoscaling" $sizing.autoscaling "maxOngoing" $sizing.maxOngoingRequests) | fromYaml }}
+{{- include "llm-serving.validate.autoscaling" (dict "path" "pipelines" "block" $sizing "config" $config "maxOngoing" $sizing.maxOngoingRequests "maxOngoingPath" "pipelines.maxOngoingRequests") }}
+{{- range $name, $pipeline := .pipelines }}
+{{- if and (hasSuffix ".db" (dig "vectorStore" "uri" "" $pipeline)) (gt (int $config.max_replicas) 1) }}
+rag.{{ $name }}.vectorStore.uri: a file belongs to one replica, but pipelines may have {{ int $config.max_replicas }}; set pipelines.replicas.max to 1 or the uri of a Milvus server
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* No application may drain longer than a pod lives once it is told to go. */ -}}
+{{- define "llm-serving.validate.drain" -}}
+{{- $most := int .root.Values.maxDrainSeconds }}
+{{- $drains := dict "gateway" .root.Values.gateway.drainSeconds "pipelines" .root.Values.pipelines.drainSeconds }}
+{{- range $name, $model := .models }}{{ $_ := set $drains (printf "models.%s" $name) $model.drainSeconds }}{{ end }}
+{{- range $path, $seconds := $drains }}
+{{- if gt (int $seconds) $most }}
+{{ $path }}.drainSeconds: pods end after maxDrainSeconds ({{ $most }}), got {{ int $seconds }}; set {{ $most }} or less, or raise maxDrainSeconds (rolls the cluster)
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.workerGroups" -}}
+{{- $known := include "llm-serving.accelerators" . | fromYaml }}
+{{- $pools := include "llm-serving.nodePools" .root | fromYaml }}
+{{- $hosts := false }}
+{{- range $name, $group := .groups }}
+{{- $path := printf "workerGroups.%s" $name }}
+{{- if $group.pipelines }}{{ $hosts = true }}{{ end }}
+{{- if gt (int $group.minReplicas) (int $group.maxReplicas) }}
+{{ $path }}.minReplicas: above maxReplicas, got {{ int $group.minReplicas }} and {{ int $group.maxReplicas }}; set minReplicas <= maxReplicas
+{{- end }}
+{{- if and $group.type (not (hasKey $known $group.type)) }}
+{{ $path }}.accelerator.type: {{ $group.type | quote }} is not defined; one of: {{ keys $known | sortAlpha | join ", " }}
+{{- end }}
+{{- if not (or $group.type $group.pipelines) }}
+{{ $path }}: hosts nothing; set accelerator, or pipelines: true, or enabled: false
+{{- end }}
+{{- if and $group.type (eq $group.image "serve") }}
+{{ $path }}.image: serve has no vLLM for the models on {{ $group.type }}; set {{ eq $group.type "cpu" | ternary "vllmCpu" "vllm" }}
+{{- end }}
+{{- if and $group.nodePool (not (hasKey $pools $group.nodePool)) }}
+{{ $path }}.nodePool: no such pool, got {{ $group.nodePool }}; defined: {{ keys $pools | sortAlpha | join ", " | default "none" }}
+{{- end }}
+{{- $gpus := dig "limits" "nvidia.com/gpu" 0 $group.resources | int }}
+{{- if and (not (has $group.type (list "" "cpu"))) (ne $gpus (int $group.count)) }}
+{{ $path }}.resources.limits: nvidia.com/gpu must be accelerator.count ({{ int $group.count }}), got {{ $gpus }}; set it, or leave resources out
+{{- end }}
+{{- $asked := 0 }}
+{{- range $model := $.models }}
+{{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $asked = add $asked (mul $model.autoscalingConfig.min_replicas $model.accelerator.count) }}{{ end }}
+{{- end }}
+{{- if gt (int $asked) (mul $group.maxReplicas $group.count | int) }}
+{{ $path }}.maxReplicas: the models' least replicas need {{ $asked }} x {{ $group.type }}, but {{ int $group.maxReplicas }} workers of {{ int $group.count }} have {{ mul $group.maxReplicas $group.count }}; raise maxReplicas or lower replicas.min
+{{- end }}
+{{- end }}
+{{- if not $hosts }}
+workerGroups: no enabled group has pipelines: true, so the gateway has no place; enable cpu or set it on another
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.nodePools" -}}
+{{- range $name, $pool := include "llm-serving.nodePools" .root | fromYaml }}
+{{- if not $pool.nodeClass }}
+nodePools.{{ $name }}.nodeClass: missing; set an entry of nodeClasses or the name of an EC2NodeClass that exists
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* KubeRay's rules for pods, checked on the finished templates: an overlay can break them. KubeRay would find out
+only after the install, in a condition nobody waits for. */ -}}
+{{- define "llm-serving.validate.podTemplates" -}}
+{{- $cluster := include "llm-serving.rayCluster" .root | fromYaml }}
+{{- $templates := dict "head" $cluster.headGroupSpec.template }}
+{{- range $cluster.workerGroupSpecs }}{{ $_ := set $templates (printf "workerGroups.%s" .groupName) .template }}{{ end }}
+{{- $port := int .root.Values.gateway.port }}
+{{- range $owner, $template := $templates }}
+{{- $path := printf "%s.podTemplate" $owner }}
+{{- $ray := first $template.spec.containers }}
+{{- if not (has ($template.spec.restartPolicy | default "") (list "" "Never")) }}
+{{ $path }}.spec.restartPolicy: the Ray autoscaler needs Never, got {{ $template.spec.restartPolicy }}; leave it out
+{{- end }}
+{{- range $label, $_ := $template.metadata.labels }}
+{{- if or (has $label (list "app.kubernetes.io/name" "app.kubernetes.io/created-by")) (hasPrefix "ray.io/" $label) }}
+{{ $path }}.metadata.labels: KubeRay's Services select pods by {{ $label }}; take it out
+{{- end }}
+{{- end }}
+{{- range $key, $_ := merge dict ($template.metadata.labels | default dict) ($template.metadata.annotations | default dict) }}
+{{- if or (has $key (list "helm.sh/chart" "app.kubernetes.io/version")) (hasPrefix "checksum/" $key) }}
+{{ $path }}.metadata: {{ $key }} changes with every release and each change rolls a new RayCluster; take it out
+{{- end }}
+{{- end }}
+{{- range $ray.env }}
+{{- if has .name (list "RAY_enable_autoscaler_v2" "RAY_REDIS_ADDRESS" "REDIS_PASSWORD" "REDIS_USERNAME") }}
+{{ $path }}.spec.containers: KubeRay refuses {{ .name }} in the Ray container's env; take it out
+{{- end }}
+{{- end }}
+{{- range $ray.ports }}
+{{- if and (eq .name "serve") (ne (int .containerPort) $port) }}
+{{ $path }}.spec.containers: the port named serve must be gateway.port ({{ $port }}), got {{ int .containerPort }}; take it out or set gateway.port
+{{- end }}
+{{- end }}
+{{- $grace := $template.spec.terminationGracePeriodSeconds }}
+{{- if and $grace (lt (int $grace) (int $.root.Values.maxDrainSeconds)) }}
+{{ $path }}.spec.terminationGracePeriodSeconds: shorter than maxDrainSeconds ({{ int $.root.Values.maxDrainSeconds }}), got {{ int $grace }}; set more, or lower maxDrainSeconds
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.ingress" -}}
+{{- $ingress := .root.Values.ingress }}
+{{- if $ingress.enabled }}
+{{- if eq .root.Values.security.auth "none" }}
+ingress.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys
+{{- end }}
+{{- if not $ingress.host }}
+ingress.host: missing; set the host clients call
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,130 @@
+"""The chart, rendered by Helm; every object is checked against its schema, so no test can forget to."""
+
+import functools
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.chart.kubernetes import validate_objects
+from tools import gotools
+
+REPOSITORY = Path(__file__).parents[2]
+CHART = REPOSITORY / "charts" / "llm-serving"
+VALUES = REPOSITORY / "values"
+
+#: The least a model needs; tests add to it.
+CHAT: dict[str, Any] = {"source": "hf://org/chat@main", "accelerator": {"type": "L4"}}
+EMBEDDER: dict[str, Any] = {"task": "embed", "source": "hf://org/embedder@main", "accelerator": {"type": "L4"}}
+RERANKER: dict[str, Any] = {"task": "score", "source": "hf://org/reranker@main", "accelerator": {"type": "L4"}}
+DOCS: dict[str, Any] = {"llm": "chat", "embedder": "embedder", "vectorStore": {"uri": "http://milvus:19530"}}
+
+
+class RenderRefused(ValueError):
+    """Helm refused the values; the message is what the chart or its schema said."""
+
+
+def helm(*arguments: str, values: Mapping[str, Any] | None = None, files: Sequence[Path] = ()) -> str:
+    """What helm prints for the chart with ``files`` and, over them, ``values``.
+
+    Raises:
+        RenderRefused: Helm failed.
+    """
+    command = [str(gotools.helm()), *arguments, *(f"--values={file}" for file in files), "--values=-"]
+    done = subprocess.run(command, input=yaml.safe_dump(values or {}), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RenderRefused(_message(done.stderr))
+    return done.stdout
+
+
+def _message(stderr: str) -> str:
+    """Helm's words without where it says them."""
+    lines = [line for line in stderr.splitlines() if line and not line.startswith(("Use --debug", "level="))]
+    if lines and lines[0].startswith("Error: execution error at"):
+        lines = lines[1:]
+    return "\n".join(lines)
+
+
+def render_chart(
+    values: Mapping[str, Any] | None = None,
+    *,
+    files: Sequence[Path] = (),
+    release: str = "llm-serving",
+    namespace: str = "ray-system",
+) -> list[dict[str, Any]]:
+    """The objects of a release. The same arguments give the same objects, random Secrets included.
+
+    Raises:
+        RenderRefused: The chart or its schema refuses the values.
+        AssertionError: An object does not fit its Kubernetes schema.
+    """
+    return _objects(_rendered(json.dumps(values or {}), tuple(files), release, namespace))
+
+
+@functools.cache
+def _rendered(values: str, files: tuple[Path, ...], release: str, namespace: str) -> str:
+    """What helm prints, once its objects have been found valid."""
+    printed = helm("template", release, str(CHART), f"--namespace={namespace}", values=json.loads(values), files=files)
+    validate_objects(_objects(printed))
+    return printed
+
+
+def _objects(printed: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.load_all(printed, Loader=yaml.CSafeLoader) if document]
+
+
+def notes(values: Mapping[str, Any] | None = None, *, files: Sequence[Path] = ()) -> str:
+    """What an install prints when it is done."""
+    printed = helm("install", "llm-serving", str(CHART), "--dry-run=client", values=values, files=files)
+    return printed.partition("\nNOTES:\n")[2]
+
+
+def of_kind(objects: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
+    """The objects of a kind, by name."""
+    return {one["metadata"]["name"]: one for one in objects if one["kind"] == kind}
+
+
+def the(objects: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """The only object of a kind."""
+    (one,) = of_kind(objects, kind).values()
+    return one
+
+
+def serve_config(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The Serve config of the RayService, parsed."""
+    config: dict[str, Any] = yaml.safe_load(the(objects, "RayService")["spec"]["serveConfigV2"])
+    return config
+
+
+def application(objects: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The Serve application ``name``."""
+    (one,) = (found for found in serve_config(objects)["applications"] if found["name"] == name)
+    found: dict[str, Any] = one
+    return found
+
+
+def ray_cluster(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The RayService's rayClusterConfig."""
+    cluster: dict[str, Any] = the(objects, "RayService")["spec"]["rayClusterConfig"]
+    return cluster
+
+
+def worker_group(objects: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The worker group ``name``."""
+    (one,) = (group for group in ray_cluster(objects)["workerGroupSpecs"] if group["groupName"] == name)
+    found: dict[str, Any] = one
+    return found
+
+
+def ray_container(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The Ray container of the head or a worker group."""
+    container: dict[str, Any] = group["template"]["spec"]["containers"][0]
+    return container
+
+
+def environment(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The Ray container's environment; a variable that comes from elsewhere has its ``valueFrom``."""
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in ray_container(group)["env"]}

@@ -1,0 +1,169 @@
+"""_models.tpl: from a model's entry to its worker group, placement, scaling and limits."""
+
+from typing import Any, get_args
+
+import pytest
+
+from serve_apps.llm.config import AcceleratorType
+from serve_apps.llm.engine import FALLBACK_LIMITS
+from tests.chart.render import CHAT, DOCS, EMBEDDER, RenderRefused, application, render_chart, serve_config
+
+
+def model(values: dict[str, Any] | None = None, **entry: Any) -> dict[str, Any]:
+    """The application of a model ``chat`` with ``entry`` over the least it needs."""
+    return application(render_chart({**(values or {}), "models": {"chat": {**CHAT, **entry}}}), "chat")
+
+
+def placement(accelerator: dict[str, Any], **more: Any) -> dict[str, Any]:
+    found: dict[str, Any] = model(more.pop("values", None), accelerator=accelerator, **more)["args"]["placement"]
+    return found
+
+
+def test_a_70b_model_gets_four_gpus_of_one_node() -> None:
+    assert placement({"type": "L40S", "count": 4}) == {
+        "strategy": "STRICT_PACK",
+        "bundles": [{"CPU": 1, "GPU": 1}] * 4,
+        "labelSelector": {"llm-serving/accelerator": "L40S-x4"},
+    }
+
+
+def test_cpu_replicas_ask_for_cores_only() -> None:
+    values = {"workerGroups": {"cpu-models": {"enabled": True}}}
+    assert placement({"type": "cpu", "count": 2}, values=values) == {
+        "strategy": "STRICT_PACK",
+        "bundles": [{"CPU": 1}] * 2,
+        "labelSelector": {"llm-serving/accelerator": "cpu"},
+    }
+
+
+@pytest.mark.parametrize(("count", "profile"), [(1, "L40S-x1"), (2, "L40S-x4"), (4, "L40S-x4"), (8, "L40S-x8")])
+def test_the_smallest_group_that_replicas_fill_evenly_is_chosen(count: int, profile: str) -> None:
+    values = {"workerGroups": {"l40s-x8": {"accelerator": {"type": "L40S", "count": 8}}}}
+    selector = placement({"type": "L40S", "count": count}, values=values)["labelSelector"]
+    assert selector == {"llm-serving/accelerator": profile}
+
+
+def test_a_named_group_is_told_from_others_of_its_profile() -> None:
+    values = {"workerGroups": {"l4-spot": {"accelerator": {"type": "L4"}}}}
+    app = model(values, workerGroup="l4-spot")
+    selector = {"llm-serving/accelerator": "L4-x1", "llm-serving/worker-group": "l4-spot"}
+    assert app["args"]["placement"]["labelSelector"] == selector
+    assert app["deployments"][1]["ray_actor_options"]["label_selector"] == selector
+
+
+def test_the_router_carries_the_selector_that_builds_the_app_on_a_node_with_vllm() -> None:
+    _, router = model()["deployments"]
+    assert router == {
+        "name": "LLMRouter",
+        "ray_actor_options": {"num_cpus": 0, "label_selector": {"llm-serving/accelerator": "L4-x1"}},
+    }
+
+
+def test_limits_without_values_are_the_applications_own() -> None:
+    deployment = model()["deployments"][0]
+    assert {key: deployment[key] for key in FALLBACK_LIMITS} == FALLBACK_LIMITS
+
+
+def test_the_short_form_and_rays_keys_meet_in_one_autoscaling_config() -> None:
+    autoscaling = {"upscale_delay_s": 30, "downscale_delay_s": 300, "upscaling_factor": 1.0, "downscaling_factor": 0.5}
+    app = model(replicas={"min": 0, "max": 8}, autoscaling=autoscaling, maxOngoingRequests=100)
+    assert app["deployments"][0]["autoscaling_config"] == {
+        "min_replicas": 0,
+        "max_replicas": 8,
+        "target_ongoing_requests": 75,
+        **autoscaling,
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "bounds"),
+    [
+        ({}, (1, 1)),
+        ({"replicas": {"min": 3}}, (3, 3)),
+        ({"replicas": {"max": 3}}, (1, 3)),
+        ({"replicas": {"min": 0}}, (0, 1)),
+        ({"autoscaling": {"min_replicas": 0, "max_replicas": 2}}, (0, 2)),
+        ({"replicas": {"min": 0}, "autoscaling": {"max_replicas": 2}}, (0, 2)),
+    ],
+)
+def test_bounds_that_are_left_out_follow_the_others(entry: dict[str, Any], bounds: tuple[int, int]) -> None:
+    config = model(**entry)["deployments"][0]["autoscaling_config"]
+    assert (config["min_replicas"], config["max_replicas"]) == bounds
+
+
+def test_a_target_of_less_than_one_request_is_rounded_up() -> None:
+    config = model(maxOngoingRequests=1)["deployments"][0]["autoscaling_config"]
+    assert config["target_ongoing_requests"] == 1
+
+
+def test_everything_a_model_may_say_reaches_its_application() -> None:
+    app = model(
+        maxOngoingRequests=16,
+        maxQueuedRequests=0,
+        drainSeconds=60,
+        surgePercent=0,
+        sampling={"temperature": 0, "top_p": 0.95},
+        engine={"max_model_len": 8192, "enforce_eager": False, "extra": {"seed": 7}},
+        env={"VLLM_LOGGING_LEVEL": "DEBUG"},
+    )
+    server = app["deployments"][0]
+    assert app["args"]["engine"] == {"max_model_len": 8192, "enforce_eager": False, "extra": {"seed": 7}}
+    assert app["args"]["surgePercent"] == 0
+    assert app["runtime_env"] == {"env_vars": {"VLLM_LOGGING_LEVEL": "DEBUG"}}
+    assert server["user_config"] == {"sampling": {"temperature": 0, "top_p": 0.95}}
+    assert (server["max_ongoing_requests"], server["max_queued_requests"]) == (16, 0)
+    assert server["graceful_shutdown_timeout_s"] == 60
+
+
+def test_null_is_as_if_left_out() -> None:
+    entry: dict[str, Any] = {"replicas": {"min": None, "max": 2}, "autoscaling": None, "engine": {"dtype": None}}
+    assert model(**entry, workerGroup=None, env=None, task=None) == model(replicas={"max": 2}, engine={})
+
+
+def test_a_disabled_or_null_model_is_not_there() -> None:
+    objects = render_chart({"models": {"chat": CHAT, "off": {**CHAT, "enabled": False}, "gone": None}})
+    assert [app["name"] for app in serve_config(objects)["applications"]] == ["gateway", "chat"]
+
+
+def test_an_override_replaces_keys_whole_and_only_where_the_model_is() -> None:
+    values = {
+        "models": {"chat": {**CHAT, "engine": {"quantization": "fp8"}, "maxOngoingRequests": 8}},
+        "overrides": {
+            "models": {
+                "chat": {"source": "pvc://small/chat", "engine": {"max_model_len": 2048}},
+                "embedder": EMBEDDER,
+            }
+        },
+        "workerGroups": {"l4": {"modelClaims": ["small"]}},
+    }
+    objects = render_chart(values)
+    app = application(objects, "chat")
+    assert app["args"]["source"] == "pvc://small/chat"
+    assert app["args"]["engine"] == {"max_model_len": 2048}
+    assert app["deployments"][0]["max_ongoing_requests"] == 8
+    assert [one["name"] for one in serve_config(objects)["applications"]] == ["gateway", "chat"]
+
+
+def test_null_in_an_override_takes_back_what_the_preset_set() -> None:
+    values = {
+        "models": {"chat": {**CHAT, "workerGroup": "l4", "engine": {"quantization": "fp8"}}},
+        "overrides": {"models": {"chat": {"workerGroup": None, "engine": None}}},
+    }
+    assert application(render_chart(values), "chat") == model()
+
+
+def test_an_override_of_a_pipeline_works_alike() -> None:
+    values: dict[str, Any] = {
+        "models": {"chat": CHAT, "embedder": EMBEDDER},
+        "rag": {"docs": DOCS},
+        "overrides": {"rag": {"docs": {"vectorStore": {"uri": "https://other"}}, "none": {"topK": 3}}},
+    }
+    table = application(render_chart(values), "rag")["deployments"][0]["user_config"]["pipelines"]
+    assert table == {"docs": {**DOCS, "vectorStore": {"uri": "https://other"}}}
+
+
+def test_chart_and_application_know_the_same_accelerators() -> None:
+    with pytest.raises(RenderRefused) as refusal:
+        model(accelerator={"type": "?"})
+    known = str(refusal.value).partition("one of: ")[2].split(", ")
+    assert sorted(known) == sorted(get_args(AcceleratorType))

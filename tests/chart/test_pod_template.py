@@ -1,0 +1,169 @@
+"""_pod-template.tpl: what head and workers share."""
+
+from typing import Any
+
+import pytest
+
+from tests.chart.render import environment, ray_cluster, ray_container, render_chart, worker_group
+
+
+def groups(values: dict[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """The head and every worker group, by name."""
+    cluster = ray_cluster(render_chart(values))
+    return {"head": cluster["headGroupSpec"]} | {one["groupName"]: one for one in cluster["workerGroupSpecs"]}
+
+
+CPU_MODELS = {"workerGroups": {"cpu-models": {"enabled": True}}}
+
+
+def test_every_pod_may_run_under_the_restricted_standard() -> None:
+    for group in groups(CPU_MODELS).values():
+        pod = group["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] == 1000
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert ray_container(group)["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_everything_ray_writes_to_is_a_volume() -> None:
+    for group in groups().values():
+        writable = {
+            mount["mountPath"]: mount["name"]
+            for mount in ray_container(group)["volumeMounts"]
+            if not mount.get("readOnly")
+        }
+        volumes = {volume["name"]: volume for volume in group["template"]["spec"]["volumes"]}
+        assert {"/dev/shm", "/tmp", "/home/ray"} <= set(writable)
+        assert all("emptyDir" in volumes[name] for name in writable.values())
+        assert volumes["shared-memory"]["emptyDir"] == {"medium": "Memory"}
+
+
+def test_haproxy_and_direct_streaming_are_on_everywhere() -> None:
+    for group in groups(CPU_MODELS).values():
+        assert (
+            environment(group).items()
+            >= {
+                "RAY_SERVE_ENABLE_HA_PROXY": "1",
+                "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+                "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
+                "RAY_SERVE_LOG_TO_STDERR": "1",
+                "RAY_USAGE_STATS_ENABLED": "0",
+            }.items()
+        )
+
+
+def test_only_cpu_models_get_vllms_cpu_settings() -> None:
+    settings = {
+        name: {key: value for key, value in environment(group).items() if key.startswith("VLLM_CPU_")}
+        for name, group in groups(CPU_MODELS).items()
+    }
+    assert settings.pop("cpu-models") == {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    assert not any(settings.values())
+
+
+def test_pods_and_haproxy_outlive_the_longest_drain() -> None:
+    rendered = groups({"maxDrainSeconds": 900, "gateway": {"drainSeconds": 900}})
+    for name, group in rendered.items():
+        assert int(environment(group)["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 900
+        if name != "head":
+            assert environment(group)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "900"
+            assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 900
+
+
+def test_the_head_lists_all_its_ports() -> None:
+    assert {one["name"]: one["containerPort"] for one in ray_container(groups()["head"])["ports"]} == {
+        "gcs-server": 6379,
+        "dashboard": 8265,
+        "client": 10001,
+        "serve": 8000,
+        "metrics": 8080,
+        "as-metrics": 44217,
+        "dash-metrics": 44227,
+    }
+
+
+def test_the_serve_port_is_the_gateways_on_every_pod() -> None:
+    for group in groups({"gateway": {"port": 9000}}).values():
+        ports = {one["name"]: one["containerPort"] for one in ray_container(group)["ports"]}
+        assert ports["serve"] == 9000
+        assert ports["metrics"] == 8080
+        assert all(len(name) <= 15 for name in ports)
+
+
+def test_a_worker_is_ready_when_its_proxy_answers_and_one_slow_answer_does_not_matter() -> None:
+    probe = ray_container(groups()["l4"])["readinessProbe"]
+    assert probe["httpGet"] == {"path": "/-/healthz", "port": "serve"}
+    assert (probe["timeoutSeconds"], probe["failureThreshold"]) == (5, 3)
+
+
+@pytest.mark.parametrize("name", ["head", "cpu", "l4"])
+def test_a_pod_lives_while_its_ray_node_does(name: str) -> None:
+    container = ray_container(groups()[name])
+    for probe in (container["startupProbe"], container["livenessProbe"]):
+        assert probe["httpGet"] == {"path": "/api/healthz", "port": 52365}
+
+
+def test_the_head_is_ready_when_ray_is_since_it_serves_nothing() -> None:
+    assert ray_container(groups()["head"])["readinessProbe"]["httpGet"] == {"path": "/api/healthz", "port": 52365}
+
+
+def mounts(group: dict[str, Any]) -> dict[str, str]:
+    """Where each Secret or claim of a group's pod is mounted."""
+    names = {
+        volume["name"]: volume.get("secret", {}).get("secretName")
+        or volume.get("persistentVolumeClaim", {}).get("claimName")
+        for volume in group["template"]["spec"]["volumes"]
+    }
+    found = ray_container(group)["volumeMounts"]
+    assert all(mount["readOnly"] for mount in found if names[mount["name"]])
+    return {mount["mountPath"]: names[mount["name"]] for mount in found if names[mount["name"]]}
+
+
+def test_workers_have_the_internal_credential_and_only_the_gateways_have_the_keys() -> None:
+    rendered = groups()
+    internal = {"/etc/llm-serving/secrets/internal": "llm-serving-internal"}
+    assert mounts(rendered["head"]) == {}
+    assert mounts(rendered["l4"]) == internal
+    assert mounts(rendered["cpu"]) == {**internal, "/etc/llm-serving/secrets/api-keys": "llm-serving-api-keys"}
+
+
+def test_secrets_that_exist_are_mounted_instead() -> None:
+    security = {"apiKeys": {"existingSecret": "our-keys"}, "internal": {"existingSecret": "our-token"}}
+    assert mounts(groups({"security": security})["cpu"]) == {
+        "/etc/llm-serving/secrets/internal": "our-token",
+        "/etc/llm-serving/secrets/api-keys": "our-keys",
+    }
+
+
+def test_without_authentication_no_keys_are_mounted() -> None:
+    assert "/etc/llm-serving/secrets/api-keys" not in mounts(groups({"security": {"auth": "none"}})["cpu"])
+
+
+def test_claims_with_weights_are_mounted_where_sources_look_for_them() -> None:
+    rendered = groups({"workerGroups": {"l4": {"modelClaims": ["weights", "more"]}}})
+    assert mounts(rendered["l4"]).items() >= {"/mnt/models/weights": "weights", "/mnt/models/more": "more"}.items()
+    assert "/mnt/models/weights" not in mounts(rendered["l40s"])
+
+
+def test_the_hub_token_goes_to_workers_with_models_only() -> None:
+    rendered = groups({"security": {"huggingFace": {"existingSecret": "hub"}}})
+    token = {"secretKeyRef": {"name": "hub", "key": "token"}}
+    assert {name: environment(group).get("HF_TOKEN") for name, group in rendered.items()} == {
+        name: None if name in ("head", "cpu") else token for name in rendered
+    }
+
+
+def test_workers_use_the_charts_account_without_its_token_and_the_head_the_operators() -> None:
+    rendered = groups()
+    worker, head = rendered["l4"]["template"]["spec"], rendered["head"]["template"]["spec"]
+    assert (worker["serviceAccountName"], worker["automountServiceAccountToken"]) == ("llm-serving", False)
+    assert "serviceAccountName" not in head
+
+
+def test_pods_bear_the_release_and_nothing_of_kuberays() -> None:
+    labels = worker_group(render_chart(release="prod"), "cpu")["template"]["metadata"]["labels"]
+    assert labels == {"app.kubernetes.io/instance": "prod"}

@@ -1,0 +1,121 @@
+"""Every preset in every environment: rendered as checked in, and accepted by a real API server."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.presets import COMBINATIONS, ENVIRONMENTS, GOLDEN, PRESETS, golden_files, objects
+from tests.chart.render import VALUES, application, of_kind, render_chart, serve_config
+from tools.kube_apiserver import ApiServer
+
+FILES = [*(VALUES / f"{name}.yaml" for name in PRESETS), *(VALUES / "environments" / f"{n}.yaml" for n in ENVIRONMENTS)]
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_it_renders_as_checked_in(combination: str) -> None:
+    rendered = golden_files(objects(combination))
+    folder = GOLDEN / combination
+    kept = {file.name: file.read_text() for file in folder.glob("*")}
+    changes = [
+        line
+        for name in sorted({*rendered, *kept})
+        for line in difflib.unified_diff(
+            kept.get(name, "").splitlines(),
+            rendered.get(name, "").splitlines(),
+            f"golden/{combination}/{name}",
+            "rendered",
+            lineterm="",
+        )
+    ]
+    assert not changes, "\n".join([*changes, "", "If this is meant, run `make golden` and commit what it changes."])
+
+
+def test_no_golden_file_is_left_of_what_is_gone() -> None:
+    assert {file.parent.name for file in GOLDEN.rglob("*.yaml")} == set(COMBINATIONS), "run `make golden`"
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_an_api_server_accepts_it(combination: str, kube_apiserver: ApiServer) -> None:
+    kube_apiserver.dry_run(objects(combination), namespace="ray-system")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_an_environment_changes_nothing_about_what_there_is_to_call(preset: str, environment: str) -> None:
+    def names(*files: Path) -> list[str]:
+        (gateway,) = application(render_chart(files=files), "gateway")["deployments"]
+        return sorted(gateway["user_config"]["models"])
+
+    assert names(VALUES / f"{preset}.yaml", VALUES / "environments" / f"{environment}.yaml") == names(
+        VALUES / f"{preset}.yaml"
+    )
+
+
+@pytest.mark.parametrize("environment", ["local", "ci"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_without_gpus_every_model_is_a_small_one_on_cpu(preset: str, environment: str) -> None:
+    for app in serve_config(objects(f"{preset}-{environment}"))["applications"]:
+        if app["import_path"] == "serve_apps.llm.app:build_app":
+            assert app["args"]["accelerator"]["type"] == "cpu"
+            assert app["args"]["source"].startswith("pvc://demo-models/")
+
+
+def test_local_and_ci_serve_the_same() -> None:
+    local, ci = (
+        yaml.safe_load((VALUES / "environments" / f"{name}.yaml").read_text())["overrides"] for name in ("local", "ci")
+    )
+    assert local == ci
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_weights_are_pinned(preset: str) -> None:
+    models: dict[str, Any] = yaml.safe_load((VALUES / f"{preset}.yaml").read_text())["models"]
+    for name, model in models.items():
+        assert re.fullmatch(r"hf://[^@]+@[0-9a-f]{40}", model["source"]), name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_model_takes_ten_lines_at_most(preset: str) -> None:
+    text = (VALUES / f"{preset}.yaml").read_text()
+    block = re.search(r"^models:\n((?:  .*\n)+)", text, re.MULTILINE)
+    assert block
+    for entry in re.findall(r"^  [\w-]+:\n((?:    .*\n)+)", block[1], re.MULTILINE):
+        assert entry.count("\n") + 1 <= 10
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_file_opens_with_its_contract(file: Path) -> None:
+    head = file.read_text().partition("\n\n")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    subjects = ("Needs", "Change") if file.stem == "eks-prod" else ("Model", "Hardware")
+    for subject in (*subjects, "Load", "Leaves out"):
+        assert f"\n# {subject}" in head, subject
+
+
+def test_the_index_lists_every_file() -> None:
+    index = (VALUES / "README.md").read_text()
+    for file in FILES:
+        assert f"({file.relative_to(VALUES)})" in index, file.name
+
+
+def test_a_70b_model_over_four_gpus_has_a_group_that_fits_it() -> None:
+    rendered = render_chart(files=[VALUES / "large-model-tp4.yaml"])
+    args = application(rendered, "chat")["args"]
+    assert args["placement"] == {
+        "strategy": "STRICT_PACK",
+        "bundles": [{"CPU": 1, "GPU": 1}] * 4,
+        "labelSelector": {"llm-serving/accelerator": "L40S-x4"},
+    }
+    (service,) = of_kind(rendered, "RayService").values()
+    (group,) = (
+        one
+        for one in service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+        if one["labels"].get("llm-serving/accelerator") == "L40S-x4"
+    )
+    resources = group["template"]["spec"]["containers"][0]["resources"]
+    assert resources["limits"]["nvidia.com/gpu"] == "4"
+    assert int(resources["requests"]["cpu"]) >= 4

@@ -1,0 +1,423 @@
+"""Every rule of _validate.tpl: values that break it, with the whole message, and values nearby that do not."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from tests.chart.render import CHAT, DOCS, EMBEDDER, RERANKER, RenderRefused, render_chart
+
+MODELS: dict[str, Any] = {"chat": CHAT, "embedder": EMBEDDER, "reranker": RERANKER}
+GPU_TYPES = "A100-40G, A100-80G, A10G, B200, B300, GB200, GB300, H100, H200, L4, L40S, T4, cpu"
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    return {"models": {"chat": {**CHAT, **more}}}
+
+
+def docs(**more: Any) -> dict[str, Any]:
+    return {"models": MODELS, "rag": {"docs": {**DOCS, **more}}}
+
+
+def l40s(count: int, **more: Any) -> dict[str, Any]:
+    return chat(accelerator={"type": "L40S", "count": count}, **more)
+
+
+def group(name: str, **more: Any) -> dict[str, Any]:
+    return {"workerGroups": {name: more}}
+
+
+def ray_container(owner: str, **more: Any) -> dict[str, Any]:
+    return overlay(owner, {"spec": {"containers": [{"name": "ray", **more}]}})
+
+
+def overlay(owner: str, template: dict[str, Any]) -> dict[str, Any]:
+    if owner == "head":
+        return {"head": {"podTemplate": template}}
+    return group(owner, podTemplate=template)
+
+
+#: name of the rule: (values that break it, the message, values nearby that do not)
+RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "a fullname of 48 characters": (
+        {"fullnameOverride": "a" * 48},
+        f"fullnameOverride: KubeRay allows 47 characters for the RayService's name, got 48 ({'a' * 48}); "
+        "set a shorter fullnameOverride or release name",
+        {"fullnameOverride": "a" * 47},
+    ),
+    "a fullname that starts with a digit": (
+        {"fullnameOverride": "1st"},
+        "fullnameOverride: a RayService's name starts with a letter and has only lower-case letters, digits and "
+        "dashes, got 1st; set fullnameOverride",
+        {"fullnameOverride": "first-1"},
+    ),
+    "a model's name in capitals": (
+        {"models": {"Chat": CHAT}},
+        'models: not a name, got "Chat"; use lower-case letters, digits and dashes, at most 47',
+        {"models": {"chat-2": CHAT}},
+    ),
+    "a pipeline's name with a dot": (
+        {"models": MODELS, "rag": {"docs.v1": DOCS}},
+        'rag: not a name, got "docs.v1"; use lower-case letters, digits and dashes, at most 47',
+        {"models": MODELS, "rag": {"docs-v1": DOCS}},
+    ),
+    "a worker group's name with an underscore": (
+        group("my_group", pipelines=True),
+        'workerGroups: not a name, got "my_group"; use lower-case letters, digits and dashes, at most 47',
+        group("my-group", pipelines=True),
+    ),
+    "an override's name too long": (
+        {"overrides": {"models": {"a" * 48: {}}}},
+        f'overrides.models: not a name, got "{"a" * 48}"; use lower-case letters, digits and dashes, at most 47',
+        {"overrides": {"models": {"a" * 47: {}}}},
+    ),
+    "an unknown upgrade strategy": (
+        {"upgradeStrategy": {"type": "BlueGreen"}},
+        "upgradeStrategy.type: not an upgrade strategy, got BlueGreen; one of: NewCluster, None",
+        {"upgradeStrategy": {"type": "None"}},
+    ),
+    "the incremental upgrade strategy": (
+        {"upgradeStrategy": {"type": "NewClusterWithIncrementalUpgrade"}},
+        "upgradeStrategy.type: KubeRay makes no llm-serving-serve-svc under NewClusterWithIncrementalUpgrade, and 1.6 "
+        "ignores it unless a feature gate is on; set NewCluster or None",
+        {"upgradeStrategy": {"type": "NewCluster"}},
+    ),
+    "a model with the name of an application": (
+        {"models": {"gateway": CHAT}},
+        "models.gateway: the name belongs to an application of the chart; reserved are: agent, batch, gateway, rag",
+        {"models": {"gateways": CHAT}},
+    ),
+    "a model with the name of a pipeline": (
+        {"models": {**MODELS, "docs": CHAT}, "rag": {"docs": DOCS}},
+        "models.docs: rag.docs is published as a model of the same name; rename one",
+        {"models": {**MODELS, "docs": CHAT}, "rag": {"docs": {**DOCS, "enabled": False}}},
+    ),
+    "an image as source": (
+        chat(source="oci://registry/model"),
+        "models.chat.source: oci:// is not supported yet, got oci://registry/model; use hf://, s3://, gs:// or pvc://",
+        chat(source="s3://models/chat"),
+    ),
+    "a bare Hub id as source": (
+        chat(source="org/chat"),
+        "models.chat.source: not a source, got org/chat; one of: hf://org/name[@revision], s3://bucket/path, "
+        "gs://bucket/path, pvc://claim/path",
+        chat(source="hf://org/chat"),
+    ),
+    "a path out of its claim": (
+        {**chat(source="pvc://weights/../other"), **group("l4", modelClaims=["weights"])},
+        "models.chat.source: leaves its claim, got pvc://weights/../other; set pvc://claim/path",
+        {**chat(source="pvc://weights/other"), **group("l4", modelClaims=["weights"])},
+    ),
+    "a claim the worker group does not mount": (
+        {**chat(source="pvc://weights/chat"), **group("l4", modelClaims=["other"])},
+        "models.chat.source: worker group l4 does not mount the claim weights; add it to workerGroups.l4.modelClaims",
+        {**chat(source="pvc://weights/chat"), **group("l4", modelClaims=["other", "weights"])},
+    ),
+    "an unknown accelerator": (
+        chat(accelerator={"type": "L40"}),
+        f'models.chat.accelerator.type: "L40" is not defined; one of: {GPU_TYPES}',
+        chat(accelerator={"type": "L40S"}),
+    ),
+    "an accelerator no group has": (
+        chat(accelerator={"type": "H200"}),
+        "models.chat.accelerator.type: no enabled worker group has H200; add or enable one under workerGroups",
+        {**chat(accelerator={"type": "H200"}), **group("h200", accelerator={"type": "H200"})},
+    ),
+    "an accelerator only a disabled group has": (
+        chat(accelerator={"type": "cpu"}),
+        "models.chat.accelerator.type: no enabled worker group has cpu; add or enable one under workerGroups",
+        {**chat(accelerator={"type": "cpu"}), **group("cpu-models", enabled=True)},
+    ),
+    "three GPUs where workers have one or four": (
+        l40s(3),
+        "models.chat.accelerator.count: no enabled worker group is filled evenly by replicas of 3 x L40S; "
+        "set a divisor of one of: 1 (l40s), 4 (l40s-x4)",
+        l40s(2),
+    ),
+    "more GPUs than a worker has": (
+        l40s(8),
+        "models.chat.accelerator.count: no enabled worker group is filled evenly by replicas of 8 x L40S; "
+        "set a divisor of one of: 1 (l40s), 4 (l40s-x4)",
+        l40s(4),
+    ),
+    "a worker group that does not exist": (
+        l40s(1, workerGroup="l40"),
+        "models.chat.workerGroup: no such enabled group, got l40; one of: a100-40g-x8, cpu, h100-x8, l4, l40s, l40s-x4",
+        l40s(1, workerGroup="l40s"),
+    ),
+    "a worker group of another accelerator": (
+        l40s(1, workerGroup="l4"),
+        "models.chat.workerGroup: l4 has L4, not L40S; set another group or accelerator.type",
+        l40s(1, workerGroup="l40s-x4"),
+    ),
+    "a worker group without an accelerator": (
+        l40s(1, workerGroup="cpu"),
+        "models.chat.workerGroup: cpu has no accelerator, not L40S; set another group or accelerator.type",
+        l40s(1, workerGroup="l40s"),
+    ),
+    "a worker group it does not fill evenly": (
+        l40s(3, workerGroup="l40s-x4"),
+        "models.chat.accelerator.count: replicas must fill a worker of l40s-x4 (4 x L40S) evenly, got 3; "
+        "set a divisor of 4",
+        l40s(2, workerGroup="l40s-x4"),
+    ),
+    "an engine argument the chart derives": (
+        chat(engine={"extra": {"tensor_parallel_size": 2}}),
+        "models.chat.engine.extra.tensor_parallel_size: not set here; set accelerator.count",
+        chat(engine={"extra": {"seed": 2}}),
+    ),
+    "an engine argument in both places": (
+        chat(engine={"max_model_len": 4096, "extra": {"max_model_len": 8192}}),
+        "models.chat.engine.extra.max_model_len: also set as engine.max_model_len; keep one",
+        chat(engine={"max_model_len": 4096, "extra": {"seed": 1}}),
+    ),
+    "least replicas set twice": (
+        chat(replicas={"min": 0}, autoscaling={"min_replicas": 0}),
+        "models.chat: min replicas are set twice; keep replicas.min or autoscaling.min_replicas",
+        chat(replicas={"min": 0}, autoscaling={"max_replicas": 2}),
+    ),
+    "most replicas set twice": (
+        chat(replicas={"max": 4}, autoscaling={"max_replicas": 4}),
+        "models.chat: max replicas are set twice; keep replicas.max or autoscaling.max_replicas",
+        chat(replicas={"min": 1}, autoscaling={"max_replicas": 4}),
+    ),
+    "a model's min above max": (
+        chat(replicas={"min": 3, "max": 2}),
+        "models.chat.replicas: min is above max, got 3 and 2; set min <= max",
+        chat(replicas={"min": 2, "max": 2}),
+    ),
+    "initial replicas out of bounds": (
+        chat(replicas={"min": 1, "max": 2}, autoscaling={"initial_replicas": 3}),
+        "models.chat.autoscaling.initial_replicas: outside the bounds 1 and 2, got 3; set one between",
+        chat(replicas={"min": 1, "max": 2}, autoscaling={"initial_replicas": 2}),
+    ),
+    "a model's target above what a replica takes": (
+        chat(maxOngoingRequests=8, autoscaling={"target_ongoing_requests": 9}),
+        "models.chat.autoscaling.target_ongoing_requests: a replica never has more than "
+        "models.chat.maxOngoingRequests (8) requests, so it would never scale, got 9; set 8 or less",
+        chat(maxOngoingRequests=8, autoscaling={"target_ongoing_requests": 8}),
+    ),
+    "the gateway's target above what a replica takes": (
+        {"gateway": {"maxConcurrentRequests": 100, "autoscaling": {"target_ongoing_requests": 200}}},
+        "gateway.autoscaling.target_ongoing_requests: a replica never has more than "
+        "gateway.maxConcurrentRequests (100) requests, so it would never scale, got 200; set 100 or less",
+        {"gateway": {"maxConcurrentRequests": 100, "autoscaling": {"target_ongoing_requests": 80}}},
+    ),
+    "a gateway that may have no replica": (
+        {"gateway": {"replicas": {"min": 0}}},
+        "gateway.replicas.min: the gateway is the only way in and cannot start by itself, got 0; set 1 or more",
+        {"gateway": {"replicas": {"min": 1}}},
+    ),
+    "the gateway's min above max": (
+        {"gateway": {"replicas": {"min": 9}}},
+        "gateway.replicas: min is above max, got 9 and 4; set min <= max",
+        {"gateway": {"replicas": {"min": 9, "max": 9}}},
+    ),
+    "a port Ray listens on": (
+        {"gateway": {"port": 8265}},
+        "gateway.port: Ray itself listens on 8265; set another port, for example 8000",
+        {"gateway": {"port": 8001}},
+    ),
+    "a pipeline's unknown model": (
+        docs(llm="caht"),
+        "rag.docs.llm: no such enabled model, got caht; models of task generate: chat",
+        docs(llm="chat"),
+    ),
+    "a pipeline's disabled embedder": (
+        {**docs(), "models": {**MODELS, "embedder": {**EMBEDDER, "enabled": False}}},
+        "rag.docs.embedder: no such enabled model, got embedder; models of task embed: none",
+        docs(),
+    ),
+    "a pipeline's embedder that generates": (
+        docs(embedder="chat"),
+        "rag.docs.embedder: needs a model of task embed, but chat is of task generate; models of task embed: embedder",
+        docs(embedder="embedder"),
+    ),
+    "a pipeline's reranker that embeds": (
+        docs(reranker="embedder"),
+        "rag.docs.reranker: needs a model of task score, but embedder is of task embed; models of task score: reranker",
+        docs(reranker="reranker"),
+    ),
+    "a vector store that is neither server nor file": (
+        docs(vectorStore={"uri": "milvus:19530"}),
+        'rag.docs.vectorStore.uri: neither a server nor a file, got "milvus:19530"; '
+        "set http(s)://host:port or a file name ending in .db",
+        docs(vectorStore={"uri": "https://milvus:19530"}),
+    ),
+    "an overlap as long as its chunk": (
+        docs(chunking={"maxWords": 20}),
+        "rag.docs.chunking.overlapWords: must be below maxWords (20), got 20; set less",
+        docs(chunking={"maxWords": 20, "overlapWords": 5}),
+    ),
+    "a file for several replicas": (
+        docs(vectorStore={"uri": "docs.db"}),
+        "rag.docs.vectorStore.uri: a file belongs to one replica, but pipelines may have 4; "
+        "set pipelines.replicas.max to 1 or the uri of a Milvus server",
+        {**docs(vectorStore={"uri": "docs.db"}), "pipelines": {"replicas": {"max": 1}}},
+    ),
+    "pipelines' min above max": (
+        {"pipelines": {"replicas": {"min": 5}}},
+        "pipelines.replicas: min is above max, got 5 and 4; set min <= max",
+        {"pipelines": {"replicas": {"min": 4}}},
+    ),
+    "a model's drain longer than its pod lives": (
+        chat(drainSeconds=301),
+        "models.chat.drainSeconds: pods end after maxDrainSeconds (300), got 301; "
+        "set 300 or less, or raise maxDrainSeconds (rolls the cluster)",
+        chat(drainSeconds=300),
+    ),
+    "the gateway's drain longer than its pod lives": (
+        {"gateway": {"drainSeconds": 600}},
+        "gateway.drainSeconds: pods end after maxDrainSeconds (300), got 600; "
+        "set 300 or less, or raise maxDrainSeconds (rolls the cluster)",
+        {"gateway": {"drainSeconds": 600}, "maxDrainSeconds": 600},
+    ),
+    "the pipelines' drain longer than their pod lives": (
+        {"pipelines": {"drainSeconds": 600}},
+        "pipelines.drainSeconds: pods end after maxDrainSeconds (300), got 600; "
+        "set 300 or less, or raise maxDrainSeconds (rolls the cluster)",
+        {"pipelines": {"drainSeconds": 60}},
+    ),
+    "a group's minReplicas above maxReplicas": (
+        group("l4", minReplicas=3, maxReplicas=2),
+        "workerGroups.l4.minReplicas: above maxReplicas, got 3 and 2; set minReplicas <= maxReplicas",
+        group("l4", minReplicas=2, maxReplicas=2),
+    ),
+    "a group's unknown accelerator": (
+        group("l40", accelerator={"type": "L40"}),
+        f'workerGroups.l40.accelerator.type: "L40" is not defined; one of: {GPU_TYPES}',
+        group("l40", accelerator={"type": "L40S", "count": 2}),
+    ),
+    "a group that hosts nothing": (
+        group("idle", maxReplicas=1),
+        "workerGroups.idle: hosts nothing; set accelerator, or pipelines: true, or enabled: false",
+        group("idle", maxReplicas=1, enabled=False),
+    ),
+    "models in an image without vLLM": (
+        group("l4", image="serve"),
+        "workerGroups.l4.image: serve has no vLLM for the models on L4; set vllm",
+        group("l4", image="vllm"),
+    ),
+    "an unknown node pool": (
+        {**group("l4", nodePool="gpus"), "nodePools": {"gpu": {"nodeClass": "gpu"}}},
+        "workerGroups.l4.nodePool: no such pool, got gpus; defined: gpu",
+        {**group("l4", nodePool="gpu"), "nodePools": {"gpu": {"nodeClass": "gpu"}}},
+    ),
+    "resources that forget the GPUs": (
+        group("l40s-x4", resources={"requests": {"cpu": "8"}}),
+        "workerGroups.l40s-x4.resources.limits: nvidia.com/gpu must be accelerator.count (4), got 0; "
+        "set it, or leave resources out",
+        group("l40s-x4", resources={"requests": {"cpu": "8"}, "limits": {"nvidia.com/gpu": 4}}),
+    ),
+    "least replicas beyond the group": (
+        {**chat(replicas={"min": 3, "max": 3}), **group("l4", maxReplicas=2)},
+        "workerGroups.l4.maxReplicas: the models' least replicas need 3 x L4, but 2 workers of 1 have 2; "
+        "raise maxReplicas or lower replicas.min",
+        {**chat(replicas={"min": 2, "max": 3}), **group("l4", maxReplicas=2)},
+    ),
+    "no place for the gateway": (
+        group("cpu", enabled=False),
+        "workerGroups: no enabled group has pipelines: true, so the gateway has no place; "
+        "enable cpu or set it on another",
+        {"workerGroups": {"cpu": {"enabled": False}, "l4": {"pipelines": True}}},
+    ),
+    "a node pool without a class": (
+        {"nodePools": {"gpu": {}}},
+        "nodePools.gpu.nodeClass: missing; set an entry of nodeClasses or the name of an EC2NodeClass that exists",
+        {"nodePools": {"gpu": {"nodeClass": "default"}}},
+    ),
+    "a restart policy the autoscaler cannot work with": (
+        overlay("l4", {"spec": {"restartPolicy": "Always"}}),
+        "workerGroups.l4.podTemplate.spec.restartPolicy: the Ray autoscaler needs Never, got Always; leave it out",
+        overlay("l4", {"spec": {"restartPolicy": "Never"}}),
+    ),
+    "a label of KubeRay's on the head": (
+        overlay("head", {"metadata": {"labels": {"app.kubernetes.io/name": "mine"}}}),
+        "head.podTemplate.metadata.labels: KubeRay's Services select pods by app.kubernetes.io/name; take it out",
+        overlay("head", {"metadata": {"labels": {"app.kubernetes.io/part-of": "mine"}}}),
+    ),
+    "a label below ray.io on a worker": (
+        overlay("l4", {"metadata": {"labels": {"ray.io/identifier": "mine"}}}),
+        "workerGroups.l4.podTemplate.metadata.labels: KubeRay's Services select pods by ray.io/identifier; take it out",
+        overlay("l4", {"metadata": {"labels": {"team": "mine"}}}),
+    ),
+    "a checksum on a pod": (
+        overlay("cpu", {"metadata": {"annotations": {"checksum/config": "1"}}}),
+        "workerGroups.cpu.podTemplate.metadata: checksum/config changes with every release and each change rolls a new "
+        "RayCluster; take it out",
+        overlay("cpu", {"metadata": {"annotations": {"karpenter.sh/do-not-disrupt": "true"}}}),
+    ),
+    "the chart's version on a pod": (
+        overlay("head", {"metadata": {"labels": {"helm.sh/chart": "llm-serving-1"}}}),
+        "head.podTemplate.metadata: helm.sh/chart changes with every release and each change rolls a new RayCluster; "
+        "take it out",
+        overlay("head", {"metadata": {"labels": {"cost-centre": "1"}}}),
+    ),
+    "an autoscaler switch in the head's environment": (
+        ray_container("head", env=[{"name": "RAY_enable_autoscaler_v2", "value": "0"}]),
+        "head.podTemplate.spec.containers: KubeRay refuses RAY_enable_autoscaler_v2 in the Ray container's env; "
+        "take it out",
+        ray_container("head", env=[{"name": "RAY_SERVE_HAPROXY_MAXCONN", "value": "8192"}]),
+    ),
+    "Redis in the head's environment": (
+        ray_container("head", env=[{"name": "RAY_REDIS_ADDRESS", "value": "redis:6379"}]),
+        "head.podTemplate.spec.containers: KubeRay refuses RAY_REDIS_ADDRESS in the Ray container's env; take it out",
+        ray_container("head", env=[{"name": "RAY_LOG_TO_STDERR", "value": "1"}]),
+    ),
+    "a serve port of its own": (
+        ray_container("cpu", ports=[{"name": "serve", "containerPort": 9000}]),
+        "workerGroups.cpu.podTemplate.spec.containers: the port named serve must be gateway.port (8000), got 9000; "
+        "take it out or set gateway.port",
+        ray_container("cpu", ports=[{"name": "debug", "containerPort": 9000}]),
+    ),
+    "a grace period shorter than the drain": (
+        overlay("l4", {"spec": {"terminationGracePeriodSeconds": 30}}),
+        "workerGroups.l4.podTemplate.spec.terminationGracePeriodSeconds: shorter than maxDrainSeconds (300), got 30; "
+        "set more, or lower maxDrainSeconds",
+        overlay("l4", {"spec": {"terminationGracePeriodSeconds": 900}}),
+    ),
+    "an Ingress without keys": (
+        {"ingress": {"enabled": True, "host": "llm.example.com"}, "security": {"auth": "none"}},
+        "ingress.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys",
+        {"ingress": {"enabled": True, "host": "llm.example.com"}},
+    ),
+    "an Ingress without a host": (
+        {"ingress": {"enabled": True}},
+        "ingress.host: missing; set the host clients call",
+        {"ingress": {"enabled": True, "host": "llm.example.com"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("broken", "message"), [rule[:2] for rule in RULES.values()], ids=list(RULES))
+def test_refused(broken: dict[str, Any], message: str) -> None:
+    with pytest.raises(RenderRefused) as refusal:
+        render_chart(broken)
+    assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize("values", [rule[2] for rule in RULES.values()], ids=list(RULES))
+def test_the_nearby_values_pass(values: dict[str, Any]) -> None:
+    assert render_chart(values)
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    values = deepcopy(chat(replicas={"min": 3, "max": 2}, drainSeconds=900))
+    values["ingress"] = {"enabled": True}
+    with pytest.raises(RenderRefused) as refusal:
+        render_chart(values)
+    assert [line.partition(":")[0] for line in str(refusal.value).splitlines()] == [
+        "models.chat.replicas",
+        "models.chat.drainSeconds",
+        "ingress.host",
+    ]
+
+
+def test_a_release_name_of_60_characters_is_refused() -> None:
+    with pytest.raises(RenderRefused, match="the length must not be longer than 53"):
+        render_chart(release="a" * 60)
+
+
+def test_a_release_name_is_not_cut_to_fit() -> None:
+    with pytest.raises(RenderRefused, match=r"allows 47 characters .* got 50 .* set a shorter .* release name"):
+        render_chart(release="a" * 38)

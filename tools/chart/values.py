@@ -1,0 +1,334 @@
+"""The chart's values as types. They exist to generate charts/llm-serving/values.schema.json; nothing loads them.
+
+Blocks an application reads are that application's own models, so chart and app cannot disagree. A field without a
+default has one in values.yaml and must not be nulled away; an optional one may be left out or null. Rules about two
+keys are in the chart's _validate.tpl, and so are those whose message should name what there is (accelerators,
+sources). Docstrings describe the keys of named entries; values.yaml describes the rest.
+"""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from serve_apps.common.config import Config, Name
+from serve_apps.gateway.config import GatewayArgs
+from serve_apps.llm.config import Autoscaling, EngineArgs, Sampling
+from serve_apps.rag.config import Pipeline
+
+#: A block that is passed on as it is; its owner's schema checks it.
+Verbatim = dict[str, Any]
+
+
+def _partial(schema: dict[str, Any]) -> None:
+    """Make every key of a schema optional."""
+    schema.pop("required", None)
+
+
+def _in_values(schema: dict[str, Any]) -> None:
+    """The gateway's arguments as values have them: all written out, except the one that ``security.auth`` decides."""
+    schema["properties"].pop("auth")
+    schema["required"] = sorted(schema["properties"])
+
+
+class Accelerator(Config):
+    """What a replica or a worker has."""
+
+    type: str
+    """A GPU in Ray's spelling, or ``cpu``."""
+    count: int | None = Field(None, ge=1, le=64)
+    """GPUs, or CPU cores; 1 unless set."""
+
+
+class Replicas(Config):
+    """The bounds of a block that scales, in short."""
+
+    min: int | None = Field(None, ge=0)
+    """Replicas at least; 1 unless set."""
+    max: int | None = Field(None, ge=1)
+    """Replicas at most; as `min` unless set."""
+
+
+class Model(Config):
+    """One model."""
+
+    enabled: bool | None = None
+    """False takes the model away."""
+    task: Literal["generate", "embed", "score"] | None = None
+    """generate (chat and completions), embed (embeddings) or score (rerank and score); generate unless set."""
+    source: str = Field(min_length=1)
+    """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path."""
+    accelerator: Accelerator
+    """What one replica runs on; more than one GPU is tensor parallel."""
+    worker_group: str | None = None
+    """The group to run in; unless set, the smallest enabled one that fits the accelerator."""
+    replicas: Replicas | None = None
+    """Bounds of its replicas."""
+    autoscaling: Autoscaling | None = None
+    """Ray Serve's autoscaling."""
+    max_ongoing_requests: int | None = Field(None, ge=1)
+    """Requests a replica works on at a time; 64 unless set."""
+    max_queued_requests: int | None = Field(None, ge=0)
+    """Requests a replica holds beyond that, before it refuses with 429; 64 unless set."""
+    drain_seconds: int | None = Field(None, ge=0)
+    """Seconds a replica that is replaced may finish its streams; 120 unless set."""
+    surge_percent: int | None = Field(None, ge=0, le=100)
+    """Replicas, in percent, that start before old ones stop in a rollout; 100 unless set."""
+    sampling: Sampling | None = None
+    """Defaults for requests that do not say."""
+    engine: EngineArgs | None = None
+    """vLLM's engine arguments."""
+    env: dict[str, str] | None = None
+    """Environment variables of its replicas. No secrets."""
+
+
+class ModelOverride(Model):
+    """Keys that replace those of the model of the same name."""
+
+    model_config = ConfigDict(json_schema_extra=_partial)
+
+
+class Gateway(GatewayArgs):
+    """The gateway: its own arguments, and how it is sized."""
+
+    model_config = ConfigDict(json_schema_extra=_in_values)
+
+    port: int = Field(ge=1, le=65535)
+    replicas: Replicas
+    autoscaling: Autoscaling
+    cpus: float = Field(ge=0)
+    drain_seconds: int = Field(ge=0)
+
+
+class RagPipeline(Pipeline):
+    """One RAG pipeline."""
+
+    enabled: bool | None = None
+    """False takes the pipeline away."""
+
+
+class RagPipelineOverride(RagPipeline):
+    """Keys that replace those of the pipeline of the same name."""
+
+    model_config = ConfigDict(json_schema_extra=_partial)
+
+
+class Pipelines(Config):
+    """How the application of all RAG pipelines is sized."""
+
+    replicas: Replicas
+    autoscaling: Autoscaling
+    cpus: float = Field(ge=0)
+    max_ongoing_requests: int = Field(ge=1)
+    max_queued_requests: int = Field(ge=0)
+    drain_seconds: int = Field(ge=0)
+
+
+class Overrides(Config):
+    """What an environment changes about entries that exist."""
+
+    models: dict[Name, ModelOverride | None]
+    """Keys that replace those of the model of the same name."""
+    rag: dict[Name, RagPipelineOverride | None]
+    """Keys that replace those of the pipeline of the same name."""
+
+
+class Image(Config):
+    """One image."""
+
+    repository: str = Field(min_length=1)
+    """Its repository, below image.registry."""
+    tag: str
+
+
+class Images(Config):
+    """The images and how they are pulled."""
+
+    registry: str
+    pull_policy: Literal["Always", "IfNotPresent", "Never"]
+    """As in a pod."""
+    pull_secrets: list[Verbatim]
+    serve: Image
+    vllm: Image
+    vllm_cpu: Image
+
+
+class UpgradeStrategy(Config):
+    """What a change of the cluster does."""
+
+    type: str
+
+
+class Head(Config):
+    """The head pod."""
+
+    resources: Verbatim
+    """Kubernetes' resources."""
+    node_selector: Verbatim
+    """As in a pod."""
+    tolerations: list[Verbatim]
+    pod_template: Verbatim
+
+
+class WorkerGroup(Config):
+    """One group of Ray workers."""
+
+    enabled: bool | None = None
+    """False takes the group away; that rolls a new RayCluster."""
+    order: int | None = Field(None, ge=0, le=999_999_999)
+    """Its place among the groups, 1000 unless set; an added group takes a higher one than all others."""
+    pipelines: bool | None = None
+    """Whether it hosts the gateway and the pipelines."""
+    accelerator: Accelerator | None = None
+    """What one worker has for models; none unless set."""
+    image: Literal["serve", "vllm", "vllmCpu"] | None = None
+    """Unless set: vllm for GPUs, vllmCpu for cpu, serve without an accelerator."""
+    resources: Verbatim | None = None
+    """Kubernetes' resources; unless set, what such a node can give, Ray's overhead included."""
+    min_replicas: int | None = Field(None, ge=0)
+    """Workers at least; 0 unless set."""
+    max_replicas: int | None = Field(None, ge=0)
+    """Workers at most; 1 unless set."""
+    idle_timeout_seconds: int | None = Field(None, ge=0)
+    """Seconds until an idle worker goes; 300 unless set."""
+    node_selector: Verbatim | None = None
+    """As in a pod; null removes a label."""
+    tolerations: list[Verbatim] | None = None
+    """As in a pod; GPU groups also tolerate the taint nvidia.com/gpu."""
+    node_pool: str | None = None
+    """An entry of nodePools: its nodes only, its taints tolerated."""
+    model_claims: list[str] | None = None
+    """PersistentVolumeClaims with weights, for sources pvc://<claim>/path; mounted read-only."""
+    pod_template: Verbatim | None = None
+    """As head.podTemplate."""
+
+
+class NodePool(Config):
+    """One Karpenter NodePool."""
+
+    enabled: bool | None = None
+    """False takes the pool away."""
+    node_class: str | None = None
+    """An entry of nodeClasses, or an EC2NodeClass that exists. Required."""
+    requirements: list[Verbatim] | None = None
+    """Karpenter's; unless set: families g6e, g5 and p4d, amd64, on demand or spot."""
+    taints: list[Verbatim] | None = None
+    """Kubernetes'; unless set: nvidia.com/gpu=true:NoSchedule."""
+    limits: Verbatim | None = None
+    """Karpenter's; unless set: 100 GPUs."""
+    disruption: Verbatim | None = None
+    """Karpenter's; unless set: WhenEmptyOrUnderutilized after 5m."""
+    weight: int | None = Field(None, ge=1, le=100)
+    """Among pools that fit, the heavier is tried first."""
+    expire_after: str | None = None
+    """How long a node may live, for example 720h."""
+    labels: dict[str, str] | None = None
+    """Labels of its nodes."""
+
+
+class NodeClass(Config):
+    """One EC2NodeClass."""
+
+    enabled: bool | None = None
+    """False takes the class away."""
+    spec: Verbatim
+    """Karpenter's, as it is."""
+
+
+class Ingress(Config):
+    """The Ingress."""
+
+    enabled: bool
+    class_name: str
+    """The IngressClass; empty: the cluster's default."""
+    host: str
+    annotations: dict[str, str]
+    """As in an Ingress, for its controller."""
+    tls: list[Verbatim]
+
+
+class ExistingSecret(Config):
+    """A Secret by reference."""
+
+    existing_secret: str
+
+
+class Security(Config):
+    """Who may call, and where the Secrets are."""
+
+    auth: Literal["apiKeys", "none"]
+    api_keys: ExistingSecret
+    internal: ExistingSecret
+    hugging_face: ExistingSecret
+
+
+class ServiceAccount(Config):
+    """The workers' account."""
+
+    create: bool
+    """Whether the chart makes it."""
+    name: str
+    annotations: dict[str, str]
+
+
+class PodMonitor(Config):
+    """A PodMonitor for the Ray pods."""
+
+    enabled: bool
+    """Whether the chart makes it."""
+    interval: str
+    """Between scrapes."""
+    labels: dict[str, str]
+
+
+class ServiceMonitor(Config):
+    """A ServiceMonitor for the operator."""
+
+    enabled: bool
+    """Whether the chart makes it."""
+    interval: str
+    """Between scrapes."""
+    labels: dict[str, str]
+    """What your Prometheus selects monitors by."""
+    operator_namespace: str
+
+
+class Dashboards(Config):
+    """Grafana dashboards."""
+
+    enabled: bool
+    """Whether the chart makes them."""
+    labels: dict[str, str]
+
+
+class Monitoring(Config):
+    """What Prometheus and Grafana get."""
+
+    pod_monitor: PodMonitor
+    service_monitor: ServiceMonitor
+    dashboards: Dashboards
+
+
+class Values(Config):
+    """All values, in the order of values.yaml."""
+
+    name_override: str
+    fullname_override: str
+    image: Images
+    ray_version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    models: dict[Name, Model | None]
+    gateway: Gateway
+    rag: dict[Name, RagPipeline | None]
+    pipelines: Pipelines
+    overrides: Overrides
+    max_drain_seconds: int = Field(ge=35)
+    upgrade_strategy: UpgradeStrategy
+    ray_cluster_deletion_delay_seconds: int = Field(ge=0)
+    head: Head
+    worker_groups: dict[Name, WorkerGroup | None]
+    node_pools: dict[str, NodePool | None]
+    node_classes: dict[str, NodeClass | None]
+    ingress: Ingress
+    security: Security
+    service_account: ServiceAccount
+    monitoring: Monitoring
+    extra_objects: list[Verbatim | str]
