@@ -1,0 +1,78 @@
+"""The demo, started as a newcomer starts it; the tests are its clients."""
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tools.demo.rendered import REPOSITORY
+from tools.ports import free_port
+
+START_TIMEOUT_S = 600
+STOP_TIMEOUT_S = 90
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running demo: what it printed, and what it told its user to use."""
+
+    transcript: str
+    url: str
+    key: str
+    metrics_url: str
+    process: subprocess.Popen[str]
+
+    @property
+    def root(self) -> str:
+        """The gateway's address without /v1."""
+        return self.url.removesuffix("/v1")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """``make demo`` on the preset rag; ended with Ctrl-C, which must leave nothing behind."""
+    log = tmp_path_factory.mktemp("demo") / "stderr.log"
+    command = [sys.executable, "-m", "tools.demo", f"--port={free_port()}"]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    try:
+        transcript = _read_until_ready(process, log)
+        yield Demo(
+            transcript,
+            *(_told(transcript, label) for label in ("URL", "Key", "Metrics")),
+            process,
+        )
+    finally:
+        family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        process.send_signal(signal.SIGINT)
+        process.wait(STOP_TIMEOUT_S)
+    left = [pid for pid in family if psutil.pid_exists(pid)]
+    assert process.returncode == 0, log.read_text()
+    assert not left, f"the demo left processes behind: {left}"
+
+
+def _read_until_ready(process: subprocess.Popen[str], log: Path) -> str:
+    assert process.stdout is not None
+    late = threading.Timer(START_TIMEOUT_S, process.kill)
+    late.start()
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C stops it" in line:
+            late.cancel()
+            return "".join(lines)
+    late.cancel()
+    raise AssertionError(f"the demo ended early:\n{''.join(lines)}\n{log.read_text()[-4000:]}")
+
+
+def _told(transcript: str, label: str) -> str:
+    found = re.search(rf"^{label}: (\S+)$", transcript, re.MULTILINE)
+    assert found, transcript
+    return found[1]

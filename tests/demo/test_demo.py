@@ -1,0 +1,137 @@
+"""The main job with real models: what ``make demo`` prints, and what real clients get from it."""
+
+import re
+import time
+
+import httpx
+import openai
+import pytest
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+
+from tests.demo.conftest import Demo
+from tools.demo.rendered import REPOSITORY
+
+PARIS = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def client(demo: Demo) -> openai.OpenAI:
+    """The unmodified SDK, pointed at the demo."""
+    return openai.OpenAI(base_url=demo.url, api_key=demo.key, max_retries=0)
+
+
+def test_the_answer_is_printed_with_a_source_from_the_docs(demo: Demo) -> None:
+    answer = demo.transcript.partition("\nA: ")[2].partition("\nSources:")
+    assert "gateway" in answer[0].lower()
+    cited = re.findall(r"^  \[\d+\] (\S+) \(chunk \d+, [\d.]+\)$", answer[2], re.MULTILINE)
+    assert any(name.startswith("docs/") and (REPOSITORY / name).is_file() for name in cited), cited
+
+
+def test_the_model_knows_paris_at_temperature_0(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="chat", temperature=0, messages=[{"role": "user", "content": PARIS}]
+    )
+    assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.model == "chat"
+
+
+def test_openai_streams_with_usage(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="chat",
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+        messages=[{"role": "user", "content": PARIS}],
+    )
+    chunks = list(stream)
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert "Paris" in text
+    assert len(chunks) > 3, "it came in one piece"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens > 0
+
+
+def test_openai_embeds(client: openai.OpenAI) -> None:
+    texts = ["a cat on a mat", "a kitten on a rug", "the interest rate of a bond"]
+    cat, kitten, bond = (one.embedding for one in client.embeddings.create(model="embedder", input=texts).data)
+    assert _dot(cat, kitten) > _dot(cat, bond) + 0.2
+
+
+def test_langchain_works_unmodified(demo: Demo) -> None:
+    chat = ChatOpenAI(base_url=demo.url, api_key=demo.key, model="chat", temperature=0)  # type: ignore[arg-type]
+    assert "Paris" in str(chat.invoke(PARIS).content)
+    assert "Paris" in "".join(str(chunk.content) for chunk in chat.stream(PARIS))
+    embeddings = OpenAIEmbeddings(
+        base_url=demo.url, api_key=demo.key, model="embedder", check_embedding_ctx_length=False  # type: ignore[arg-type]
+    )
+    assert len(embeddings.embed_query("a cat")) == 384
+
+
+def test_a_pipeline_is_a_model_and_cites(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="docs", messages=[{"role": "user", "content": "Which component is the only way in?"}]
+    )
+    notes = answer.choices[0].message.annotations
+    assert notes, answer
+    assert answer.model == "docs"
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    assert {model.id for model in client.models.list()} == {"chat", "embedder", "docs"}
+    assert client.models.retrieve("chat").id == "chat"
+
+
+def test_an_unknown_model_is_told_the_known_ones(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="chat, docs, embedder"):
+        client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "hi"}])
+
+
+def test_a_wrong_key_is_refused(demo: Demo) -> None:
+    stranger = openai.OpenAI(base_url=demo.url, api_key=f"{demo.key}0", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.models.list()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/metrics", "/invocations", "/v1/load_lora_adapter"])
+def test_a_model_is_not_reached_past_the_gateway(demo: Demo, path: str) -> None:
+    answer = httpx.post(f"{demo.root}/internal/chat{path}", json={"model": "chat"}, headers={"x-llm-internal": "guess"})
+    assert answer.status_code == 401
+
+
+def test_a_prompt_that_is_too_long_is_the_callers_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="context length"):
+        client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "word " * 5000}])
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
+def test_a_client_that_goes_away_ends_the_generation(demo: Demo, stream: bool) -> None:
+    body = {
+        "model": "chat",
+        "stream": stream,
+        "max_tokens": 1900,
+        "ignore_eos": True,
+        "messages": [{"role": "user", "content": "Count to a million."}],
+    }
+    before = _aborted(demo)
+    headers = {"authorization": f"Bearer {demo.key}"}
+    with pytest.raises(httpx.ReadTimeout), httpx.Client(timeout=3, headers=headers) as client:
+        if stream:
+            with client.stream("POST", f"{demo.url}/chat/completions", json=body) as answer:
+                next(answer.iter_lines())
+                raise httpx.ReadTimeout("gone on purpose")
+        client.post(f"{demo.url}/chat/completions", json=body)
+    deadline = time.monotonic() + 60  # the metrics are pushed every few seconds
+    while _aborted(demo) <= before:
+        assert time.monotonic() < deadline, "vLLM went on generating for nobody"
+        time.sleep(1)
+
+
+def _aborted(demo: Demo) -> float:
+    """Generations that vLLM counts as aborted."""
+    scrape = httpx.get(demo.metrics_url, timeout=30).text
+    pattern = r'^ray_vllm_request_success_total\{.*finished_reason="abort".*\} (\S+)$'
+    return sum(float(value) for value in re.findall(pattern, scrape, re.MULTILINE))
+
+
+def _dot(left: list[float], right: list[float]) -> float:
+    return sum(a * b for a, b in zip(left, right, strict=True))

@@ -1,0 +1,35 @@
+"""Our metrics stand in the node's scrape under the names that dashboards and alerts use."""
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from serve_apps.common.metrics import GATEWAY_DURATION, GATEWAY_REQUESTS, GATEWAY_TTFB, RAG_CHUNKS, RAG_STAGE, Metric
+from tests.serve.conftest import Service
+from tests.serve.waiting import until
+
+
+def exported(service: Service) -> dict[str, set[str]]:
+    """The series of one scrape, each with the label names it carries."""
+    series: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(service.cluster.metrics()):
+        for sample in family.samples:
+            series.setdefault(sample.name, set()).update(sample.labels)
+    return series
+
+
+def sample_name(metric: Metric) -> str:
+    """A sample's name that a metric always has."""
+    return metric.series + ("_count" if metric.kind == "Histogram" else "")
+
+
+def test_metrics_are_scraped_with_their_labels(service: Service) -> None:
+    documents = {"documents": [{"id": "a.md", "text": "A lighthouse stands on the cliff.", "contentType": "text/plain"}]}
+    with service.client()._client as http:
+        upload = http.post(f"{service.root}/v1/rag/docs/documents", json=documents, headers=service.headers)
+    assert upload.status_code == 200, upload.text
+    assert service.chat("docs").status_code == 200
+    wanted = [GATEWAY_REQUESTS, GATEWAY_TTFB, GATEWAY_DURATION, RAG_CHUNKS, RAG_STAGE]
+    scrape = until(
+        lambda: exported(service), lambda seen: {sample_name(metric) for metric in wanted} <= seen.keys()
+    )
+    for metric in wanted:
+        assert {*metric.tags, "application", "deployment", "replica"} <= scrape[sample_name(metric)]

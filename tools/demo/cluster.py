@@ -1,0 +1,253 @@
+"""A Ray node on this machine that plays a whole RayCluster: it serves one Serve config and leaves nothing behind."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil
+
+from tools.demo.rendered import REPOSITORY
+from tools.ports import free_port
+
+#: Logical CPUs of the node. The replicas' shares of a small cluster add up to more than a laptop's cores.
+LOGICAL_CPUS = 16
+OBJECT_STORE_BYTES = 200 * 1024 * 1024
+#: From ``ray start`` to an answering dashboard; a busy machine takes its time.
+START_TIMEOUT_S = 120
+#: For each process to end by itself before it is killed.
+STOP_TIMEOUT_S = 15
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+_LIBC = ctypes.CDLL(None)
+
+
+class DeployFailed(RuntimeError):
+    """Serve refused the config or an application did not start; the message is Serve's own."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a deployment is: each application's status in Ray Serve's words."""
+
+    statuses: dict[str, str]
+
+    @property
+    def done(self) -> bool:
+        """Whether every application runs."""
+        return all(status == "RUNNING" for status in self.statuses.values())
+
+
+def _end_with_parent() -> None:
+    """Have the node end where this process is killed and cannot end it."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _port(url: str) -> int:
+    port = httpx.URL(url).port
+    assert port is not None
+    return port
+
+
+class LocalCluster:
+    """One Ray node, started in a folder of its own; use it as a context manager.
+
+    Every process it brings into being, HAProxy and the engine's workers too, is ended with it: this process adopts
+    their orphans, so none can slip away.
+    """
+
+    def __init__(self, environment: dict[str, str], labels: dict[str, str]) -> None:
+        """``environment`` and ``labels`` are those of the Ray pods it stands in for."""
+        # In /tmp whatever TMPDIR says: HAProxy's socket lies 70 characters below it and may have 97 in all.
+        self.folder = Path(tempfile.mkdtemp(prefix="llms-", dir="/tmp"))  # noqa: S108
+        self._labels = labels
+        self._dashboard = f"http://127.0.0.1:{free_port()}"
+        self.metrics_url = f"http://127.0.0.1:{free_port()}/metrics"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            **os.environ,
+            **environment,
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(REPOSITORY), str(Path(sys.executable).parent), os.environ.get("PYTHONPATH", "")])
+            ),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            # Nobody waits for streams to end when a laptop's demo is stopped.
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            **self._haproxy_of_its_own(),
+        }
+
+    def _haproxy_of_its_own(self) -> dict[str, str]:
+        """Files and ports of HAProxy that are one per machine by default: in a pod fine, on a laptop a clash."""
+        files = {"CONFIG_FILE_LOC": "haproxy.cfg", "SOCKET_PATH": "admin.sock", "SERVER_STATE_FILE": "server-state"}
+        base = self.folder / "haproxy"
+        return {
+            **{f"RAY_SERVE_HAPROXY_{name}": str(base / file) for name, file in files.items()},
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(base),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        }
+
+    def __enter__(self) -> Self:
+        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        labels = ",".join(f"{key}={value}" for key, value in self._labels.items())
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+            *("--node-ip-address=127.0.0.1", f"--port={free_port()}"),
+            *("--dashboard-host=127.0.0.1", f"--dashboard-port={_port(self._dashboard)}"),
+            *(f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={_port(self.metrics_url)}"),
+            *(f"--dashboard-agent-grpc-port={free_port()}", f"--runtime-env-agent-port={free_port()}"),
+            *(f"--ray-client-server-port={free_port()}", f"--num-cpus={LOGICAL_CPUS}"),
+            *(f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={self.folder / 'ray'}"),
+        ]
+        if labels:
+            command.append(f"--labels={labels}")
+        with (self.folder / "ray.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+        try:
+            self._wait_for_dashboard()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _wait_for_dashboard(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process is not None and self._process.poll() is not None:
+                raise DeployFailed(f"ray start failed:\n{(self.folder / 'ray.log').read_text()[-2000:]}")
+            try:
+                if httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=10).is_success:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.5)
+        raise DeployFailed(f"Ray's dashboard did not answer within {START_TIMEOUT_S} s; see {self.folder}")
+
+    def deploy(self, serve_config: dict[str, Any]) -> None:
+        """PUT the Serve config, as KubeRay does; returns once Serve has accepted it.
+
+        Raises:
+            DeployFailed: the config is refused.
+        """
+        answer = httpx.put(f"{self._dashboard}/api/serve/applications/", json=serve_config, timeout=60)
+        if not answer.is_success:
+            raise DeployFailed(f"Serve refused the config: {answer.text[-2000:]}")
+
+    def status(self) -> dict[str, Any]:
+        """What Serve says of its applications: ``GET /api/serve/applications/``, key ``applications``."""
+        answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=30)
+        answer.raise_for_status()
+        applications: dict[str, Any] = answer.json()["applications"]
+        return applications
+
+    def wait(
+        self, names: list[str], timeout_s: float = 600, report: Callable[[Progress], None] | None = None
+    ) -> None:
+        """Wait until the applications ``names`` run, calling ``report`` about once a second.
+
+        Raises:
+            DeployFailed: one failed, or the time is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        statuses: dict[str, str] = {}
+        while time.monotonic() < deadline:
+            applications = self.status()
+            statuses = {name: applications.get(name, {}).get("status", "NOT_STARTED") for name in names}
+            progress = Progress(statuses)
+            if report:
+                report(progress)
+            if progress.done:
+                return
+            for name, status in statuses.items():
+                if status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                    raise DeployFailed(f"application {name} is {status}: {self._reason(applications[name])}")
+            time.sleep(1)
+        raise DeployFailed(f"not running after {timeout_s:.0f} s: {statuses}; see {self.folder}")
+
+    @staticmethod
+    def _reason(application: dict[str, Any]) -> str:
+        messages = [application.get("message", "")]
+        messages += [one.get("message", "") for one in application.get("deployments", {}).values()]
+        return "\n".join(filter(None, messages))[-3000:]
+
+    def replicas(self, application: str, deployment: str) -> list[dict[str, Any]]:
+        """The replicas of a deployment, as Serve lists them (state, pid, replica_id, …)."""
+        found = self.status().get(application, {}).get("deployments", {}).get(deployment, {})
+        replicas: list[dict[str, Any]] = found.get("replicas", [])
+        return replicas
+
+    def metrics(self) -> str:
+        """One scrape of the node's Prometheus port."""
+        return httpx.get(self.metrics_url, timeout=30).text
+
+    def stop(self) -> None:
+        """End every process of the node and remove its folder."""
+        if self._process is None:
+            return
+        _end(_processes_of(self._process.pid, str(self.folder)))
+        self._process = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _processes_of(root: int, folder: str) -> list[psutil.Process]:
+    """The process ``root``, its descendants, and those of our orphans that carry the node's folder or session."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            ours = os.getsid(process.pid) == root or any(folder in word for word in process.cmdline())
+        except (psutil.Error, ProcessLookupError):
+            continue
+        if ours:
+            found[process.pid] = process
+            found |= {child.pid: child for child in process.children(recursive=True)}
+    return list(found.values())
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    """Ask each process to end, then kill those that stay."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            try:
+                process.send_signal(sign)
+            except psutil.NoSuchProcess:
+                continue
+        _, processes = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
+        if not processes:
+            return
+
+
+@contextmanager
+def serving(
+    serve_config: dict[str, Any], environment: dict[str, str], labels: dict[str, str], timeout_s: float = 600
+) -> Iterator[LocalCluster]:
+    """A cluster on which every application of ``serve_config`` runs."""
+    with LocalCluster(environment, labels) as cluster:
+        cluster.deploy(serve_config)
+        cluster.wait([application["name"] for application in serve_config["applications"]], timeout_s)
+        yield cluster
