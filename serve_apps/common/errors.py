@@ -1,17 +1,17 @@
 """Errors that reach a client, in OpenAI's shape.
 
-    ServingError
-    ├── InvalidRequest          the request itself is wrong; sending it again will not help
-    ├── Unauthenticated         no credential, or one that does not match
-    ├── PermissionDenied        a valid credential that may not do this
-    ├── NotFound                no such model, pipeline or path
-    ├── MethodNotAllowed        the path exists, the method does not
-    ├── TooLarge                over a stated size limit
-    ├── UnsupportedMediaType    a document type this server cannot read
-    ├── RateLimited             refused now; carries Retry-After
-    ├── UpstreamFailed          a model or store behind us broke
-    ├── Unavailable             a model or store behind us is not there (yet); carries Retry-After
-    └── UpstreamTimeout         a model behind us did not begin to answer in time
+ServingError
+├── InvalidRequest          the request itself is wrong; sending it again will not help
+├── Unauthenticated         no credential, or one that does not match
+├── PermissionDenied        a valid credential that may not do this
+├── NotFound                no such model, pipeline or path
+├── MethodNotAllowed        the path exists, the method does not
+├── TooLarge                over a stated size limit
+├── UnsupportedMediaType    a document type this server cannot read
+├── RateLimited             refused now; carries Retry-After
+├── UpstreamFailed          a model or store behind us broke
+├── Unavailable             a model or store behind us is not there (yet); carries Retry-After
+└── UpstreamTimeout         a model behind us did not begin to answer in time
 """
 
 import json

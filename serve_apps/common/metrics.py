@@ -37,9 +37,7 @@ def create(metric: Metric, serve_metrics: ModuleType) -> Any:
 #: Seconds; from a cached embedding to a model that starts from zero.
 LATENCY_BOUNDARIES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-GATEWAY_REQUESTS = Metric(
-    "Counter", "llm_gateway_requests", "Requests answered by the gateway.", ("model", "status")
-)
+GATEWAY_REQUESTS = Metric("Counter", "llm_gateway_requests", "Requests answered by the gateway.", ("model", "status"))
 GATEWAY_TTFB = Metric(
     "Histogram",
     "llm_gateway_time_to_first_byte_seconds",

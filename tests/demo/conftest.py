@@ -44,11 +44,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         transcript = _read_until_ready(process, log)
-        yield Demo(
-            transcript,
-            *(_told(transcript, label) for label in ("URL", "Key", "Metrics")),
-            process,
-        )
+        url, key, metrics_url = (_told(transcript, label) for label in ("URL", "Key", "Metrics"))
+        yield Demo(transcript, url, key, metrics_url, process)
     finally:
         family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
         process.send_signal(signal.SIGINT)

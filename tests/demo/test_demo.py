@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from pydantic import SecretStr
 
 from tests.demo.conftest import Demo
 from tools.demo.rendered import REPOSITORY
@@ -28,9 +29,7 @@ def test_the_answer_is_printed_with_a_source_from_the_docs(demo: Demo) -> None:
 
 
 def test_the_model_knows_paris_at_temperature_0(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(
-        model="chat", temperature=0, messages=[{"role": "user", "content": PARIS}]
-    )
+    answer = client.chat.completions.create(model="chat", temperature=0, messages=[{"role": "user", "content": PARIS}])
     assert "Paris" in (answer.choices[0].message.content or "")
     assert answer.model == "chat"
 
@@ -58,11 +57,14 @@ def test_openai_embeds(client: openai.OpenAI) -> None:
 
 
 def test_langchain_works_unmodified(demo: Demo) -> None:
-    chat = ChatOpenAI(base_url=demo.url, api_key=demo.key, model="chat", temperature=0)  # type: ignore[arg-type]
+    chat = ChatOpenAI(base_url=demo.url, api_key=SecretStr(demo.key), model="chat", temperature=0)
     assert "Paris" in str(chat.invoke(PARIS).content)
     assert "Paris" in "".join(str(chunk.content) for chunk in chat.stream(PARIS))
     embeddings = OpenAIEmbeddings(
-        base_url=demo.url, api_key=demo.key, model="embedder", check_embedding_ctx_length=False  # type: ignore[arg-type]
+        openai_api_base=demo.url,
+        openai_api_key=SecretStr(demo.key),
+        model="embedder",
+        check_embedding_ctx_length=False,  # it would send OpenAI's token ids instead of text
     )
     assert len(embeddings.embed_query("a cat")) == 384
 

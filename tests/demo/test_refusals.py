@@ -12,6 +12,7 @@ import pytest
 
 from tools.demo import __main__ as demo
 from tools.demo.rendered import REPOSITORY
+from tools.gotools import ToolUnavailable
 from tools.ports import free_port
 
 
@@ -56,15 +57,13 @@ def test_a_typo_in_a_preset_is_helms_message(tmp_path: Path) -> None:
 
 def test_no_helm_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def absent() -> Path:
-        raise demo.ToolUnavailable("helm: not found; install helm 3.16+ or Go 1.26+")
+        raise ToolUnavailable("helm: not found; install helm 3.16+ or Go 1.26+")
 
     monkeypatch.setattr(demo, "helm", absent)
     monkeypatch.setattr(
         demo,
         "_arguments",
-        lambda: argparse.Namespace(
-            port=free_port(), file=REPOSITORY / "values" / "rag.yaml", ask="", stays=False
-        ),
+        lambda: argparse.Namespace(port=free_port(), file=REPOSITORY / "values" / "rag.yaml", ask="", stays=False),
     )
     assert demo.main() == 1
     assert capsys.readouterr().err == "demo: helm: not found; install helm 3.16+ or Go 1.26+\n"

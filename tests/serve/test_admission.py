@@ -9,13 +9,10 @@ import pytest
 from tests.serve.conftest import Service
 
 
-def flood(service: Service, requests: int, **options: object) -> list[httpx.Response]:
+def flood(service: Service, requests: int) -> list[httpx.Response]:
     """``requests`` at the same time; their answers."""
     answers: list[httpx.Response] = []
-    callers = [
-        threading.Thread(target=lambda: answers.append(service.chat(max_tokens=20, **options)))
-        for _ in range(requests)
-    ]
+    callers = [threading.Thread(target=lambda: answers.append(service.chat(max_tokens=20))) for _ in range(requests)]
     for caller in callers:
         caller.start()
     for caller in callers:

@@ -22,14 +22,14 @@ def sample_name(metric: Metric) -> str:
 
 
 def test_metrics_are_scraped_with_their_labels(service: Service) -> None:
-    documents = {"documents": [{"id": "a.md", "text": "A lighthouse stands on the cliff.", "contentType": "text/plain"}]}
+    documents = {
+        "documents": [{"id": "a.md", "text": "A lighthouse stands on the cliff.", "contentType": "text/plain"}]
+    }
     with service.client()._client as http:
         upload = http.post(f"{service.root}/v1/rag/docs/documents", json=documents, headers=service.headers)
     assert upload.status_code == 200, upload.text
     assert service.chat("docs").status_code == 200
     wanted = [GATEWAY_REQUESTS, GATEWAY_TTFB, GATEWAY_DURATION, RAG_CHUNKS, RAG_STAGE]
-    scrape = until(
-        lambda: exported(service), lambda seen: {sample_name(metric) for metric in wanted} <= seen.keys()
-    )
+    scrape = until(lambda: exported(service), lambda seen: {sample_name(metric) for metric in wanted} <= seen.keys())
     for metric in wanted:
         assert {*metric.tags, "application", "deployment", "replica"} <= scrape[sample_name(metric)]

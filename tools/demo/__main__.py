@@ -134,9 +134,7 @@ def write_secrets(folder: Path) -> str:
 def ingest(client: httpx.Client, pipeline: str) -> None:
     """Put the project's own documents into the pipeline."""
     documents = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-    files = [
-        ("files", (str(path.relative_to(REPOSITORY)), path.read_bytes(), "text/markdown")) for path in documents
-    ]
+    files = [("files", (str(path.relative_to(REPOSITORY)), path.read_bytes(), "text/markdown")) for path in documents]
     answer = client.post(f"/v1/rag/{pipeline}/documents", files=files)
     if not answer.is_success:
         raise DeployFailed(f"the documents were refused: {answer.text}")

@@ -69,7 +69,7 @@ class LocalCluster:
     def __init__(self, environment: dict[str, str], labels: dict[str, str]) -> None:
         """``environment`` and ``labels`` are those of the Ray pods it stands in for."""
         # In /tmp whatever TMPDIR says: HAProxy's socket lies 70 characters below it and may have 97 in all.
-        self.folder = Path(tempfile.mkdtemp(prefix="llms-", dir="/tmp"))  # noqa: S108
+        self.folder = Path(tempfile.mkdtemp(prefix="llms-", dir="/tmp"))
         self._labels = labels
         self._dashboard = f"http://127.0.0.1:{free_port()}"
         self.metrics_url = f"http://127.0.0.1:{free_port()}/metrics"
@@ -166,9 +166,7 @@ class LocalCluster:
         applications: dict[str, Any] = answer.json()["applications"]
         return applications
 
-    def wait(
-        self, names: list[str], timeout_s: float = 600, report: Callable[[Progress], None] | None = None
-    ) -> None:
+    def wait(self, names: list[str], timeout_s: float = 600, report: Callable[[Progress], None] | None = None) -> None:
         """Wait until the applications ``names`` run, calling ``report`` about once a second.
 
         Raises:

@@ -9,7 +9,7 @@ TREE = sorted(line.split()[1] for line in (errors.__doc__ or "").splitlines() if
 
 
 def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
-    assert TREE == sorted(error.__name__ for error in ServingError.__subclasses__())
+    assert sorted(error.__name__ for error in ServingError.__subclasses__()) == TREE
 
 
 @pytest.mark.parametrize("name", TREE)

@@ -27,7 +27,12 @@ def test_a_counters_series_ends_in_total() -> None:
 
 def test_a_metric_is_made_by_the_module_that_is_scraped() -> None:
     made: list[dict[str, Any]] = []
+
+    def histogram(name: str, **options: Any) -> SimpleNamespace:
+        made.append({"name": name, **options})
+        return SimpleNamespace()
+
     module = ModuleType("serve_metrics")
-    vars(module)["Histogram"] = lambda name, **options: made.append({"name": name, **options}) or SimpleNamespace()
+    vars(module)["Histogram"] = histogram
     create(Metric("Histogram", "llm_x", "X.", ("model",), (1.0, 2.0)), module)
     assert made == [{"name": "llm_x", "description": "X.", "tag_keys": ("model",), "boundaries": [1.0, 2.0]}]

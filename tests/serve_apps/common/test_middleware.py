@@ -27,7 +27,7 @@ def client(tmp_path: Path) -> TestClient:
         ]
     )
     guarded = Guard(
-        inner,  # type: ignore[arg-type]  # Starlette narrows the ASGI types
+        inner,
         credential=InternalCredential(tmp_path / "token"),
         allows=lambda method, path: method == "POST" and path == ALLOWED,
     )

@@ -29,7 +29,9 @@ def test_a_key_is_not_recognised_under_another_id(tmp_path: Path) -> None:
     assert ApiKeys(tmp_path).identify(f"sk-team-b-{secret}") is None
 
 
-@pytest.mark.parametrize("key", ["", "sk-", "sk--", "sk-a", "Bearer", "sk-../../x-1", "sk-a/b-1", "sk-ключ-1", "sk-a\0b-1"])
+@pytest.mark.parametrize(
+    "key", ["", "sk-", "sk--", "sk-a", "Bearer", "sk-../../x-1", "sk-a/b-1", "sk-ключ-1", "sk-a\0b-1"]
+)
 def test_what_is_no_key_is_not_recognised(tmp_path: Path, key: str) -> None:
     assert ApiKeys(tmp_path).identify(key) is None
 
@@ -72,7 +74,7 @@ def test_a_rotated_credential_needs_no_restart(tmp_path: Path) -> None:
 
 
 def test_a_missing_credential_says_which_file(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="internal credential: cannot read .*token"):
+    with pytest.raises(RuntimeError, match=r"internal credential: cannot read .*token"):
         InternalCredential(tmp_path / "token").value()
 
 

@@ -1,9 +1,11 @@
 """Stands in for ``ray.serve.metrics`` where no Ray runs: the same three classes, which remember what they are told."""
 
+import time
 from types import ModuleType
 from typing import Any
 
 from serve_apps.gateway.exchange import Telemetry
+from tests.serve_apps.gateway.servers import PATIENCE_S
 
 
 class RecordedMetrics:
@@ -33,6 +35,14 @@ class RecordedMetrics:
     def tags(self, name: str) -> list[dict[str, str]]:
         """The labels each time ``name`` was counted."""
         return [tags for called, _, tags in self._calls if called == name]
+
+    def next_tags(self, name: str) -> dict[str, str]:
+        """The labels of the first time ``name`` was counted, once it was: a server counts after it has answered."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not (tags := self.tags(name)):
+            assert time.monotonic() < deadline, f"{name} was not counted"
+            time.sleep(0.01)
+        return tags[0]
 
     def values(self, name: str) -> list[float]:
         """The values ``name`` was given."""

@@ -114,20 +114,22 @@ def test_an_unknown_model_is_404_and_counted_as_unknown(gateway: StartGateway) -
     response = running.client.post("/v1/chat/completions", json={"model": "gpt-4"})
     assert response.status_code == 404
     assert code_of(response) == "model_not_found"
-    assert running.metrics.tags("llm_gateway_requests") == [{"model": "unknown", "status": "404"}]
+    assert running.metrics.next_tags("llm_gateway_requests") == {"model": "unknown", "status": "404"}
 
 
 def test_an_answer_is_counted_under_its_model(upstream: StartUpstream, gateway: StartGateway) -> None:
     _, url = upstream(ok)
     running = gateway(chat_at(url))
     running.chat()
-    assert running.metrics.tags("llm_gateway_requests") == [{"model": "chat", "status": "200"}]
+    assert running.metrics.next_tags("llm_gateway_requests") == {"model": "chat", "status": "200"}
 
 
 def test_health_is_not_counted(gateway: StartGateway) -> None:
     running = gateway({})
     running.client.get("/healthz")
-    assert running.metrics.tags("llm_gateway_requests") == []
+    running.client.get("/nowhere")
+    assert running.metrics.next_tags("llm_gateway_requests") == {"model": "unknown", "status": "404"}
+    assert len(running.metrics.tags("llm_gateway_requests")) == 1
 
 
 def test_an_unknown_path_is_404(gateway: StartGateway) -> None:

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from ray.llm._internal.serve.core.server.llm_server import LLMServer
+from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 
-from ray.llm._internal.serve.core.server.llm_server import LLMServer
-from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from serve_apps.llm import compat
 
 
@@ -35,9 +35,8 @@ def test_a_middleware_can_be_put_around_an_app_that_is_already_built() -> None:
 
 
 def test_sampling_defaults_go_over_the_models_own() -> None:
-    chat = SimpleNamespace(
-        default_sampling_params={}, model_config=SimpleNamespace(get_diff_sampling_param=lambda: {"top_k": 20, "top_p": 1})
-    )
+    own = SimpleNamespace(get_diff_sampling_param=lambda: {"top_k": 20, "top_p": 1})
+    chat = SimpleNamespace(default_sampling_params={}, model_config=own)
     engine = SimpleNamespace(_app_state=SimpleNamespace(openai_serving_chat=chat))
     compat.set_sampling_defaults(engine, {"top_p": 0.9})
     assert chat.default_sampling_params == {"top_k": 20, "top_p": 0.9}

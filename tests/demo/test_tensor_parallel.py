@@ -1,0 +1,65 @@
+"""The 70B preset's own config with a small model in the place of the large one: tensor parallel over two bundles."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+import pytest
+
+from tools.demo.__main__ import write_secrets
+from tools.demo.cluster import serving
+from tools.demo.models import models_root
+from tools.demo.rendered import REPOSITORY, helm_template, ray_service
+from tools.gotools import helm
+from tools.ports import free_port
+
+VALUES = [REPOSITORY / "values" / name for name in ("large-model-tp4.yaml", "environments/local.yaml")]
+SETTINGS = [
+    # The same weights with heads that two workers can share (tools/demo/models.py).
+    "overrides.models.chat.source=pvc://demo-models/smollm2-135m-instruct-tp2",
+    "overrides.models.chat.accelerator.count=2",
+]
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    """The Serve config and the environment of its pods."""
+    rendered = ray_service(helm_template(helm(), VALUES, [*SETTINGS, f"gateway.port={free_port()}"]))
+    return {"serve": rendered.serve_config, "environment": rendered.environment, "labels": rendered.labels}
+
+
+@pytest.fixture(scope="module")
+def client(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    """A client of the running service."""
+    secrets: Path = tmp_path_factory.mktemp("secrets")
+    key = write_secrets(secrets)
+    environment = {
+        **config["environment"],
+        "LLM_SERVING_SECRETS": str(secrets),
+        "LLM_SERVING_MODELS": str(models_root()),
+    }
+    url = f"http://127.0.0.1:{config['serve']['http_options']['port']}/v1"
+    with serving(config["serve"], environment, config["labels"]):
+        yield openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+
+
+def test_the_rendered_placement_has_a_bundle_for_each_worker(config: dict[str, Any]) -> None:
+    chat = next(one for one in config["serve"]["applications"] if one["name"] == "chat")
+    assert chat["args"]["placement"]["strategy"] == "STRICT_PACK"
+    assert len(chat["args"]["placement"]["bundles"]) == 2
+
+
+def test_two_workers_answer_as_one_model(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="chat", temperature=0, messages=[{"role": "user", "content": "What is the capital of France?"}]
+    )
+    assert "Paris" in (answer.choices[0].message.content or "")
+    workers = [name for name in _process_names() if name.startswith("VLLM::Worker_TP")]
+    assert sorted(workers) == ["VLLM::Worker_TP0", "VLLM::Worker_TP1"]
+
+
+def _process_names() -> list[str]:
+    """The command lines of this process's descendants."""
+    return [" ".join(process.cmdline()).strip() for process in psutil.Process().children(recursive=True)]

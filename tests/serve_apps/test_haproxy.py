@@ -1,0 +1,96 @@
+"""HAProxy as Ray's config sets it up, in front of a server that waits for its client to leave."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import serve_apps
+from tools.ports import free_port
+
+HAPROXY = Path(serve_apps.__file__).parent / "haproxy"
+PATIENCE_S = 20
+CONFIG = """
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 3600s
+  option abortonclose
+  option splice-request
+  option splice-response
+  option idle-close-on-response
+listen all
+  bind 127.0.0.1:{port}
+  server upstream {upstream}
+"""
+
+
+@pytest.fixture
+def upstream() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
+        yield listener
+
+
+@pytest.fixture
+def haproxy(upstream: socket.socket, tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """HAProxy's address, once it listens."""
+    address = ("127.0.0.1", free_port())
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG.format(port=address[1], upstream="{}:{}".format(*upstream.getsockname())))
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY),
+    }
+    process = subprocess.Popen([HAPROXY, "-db", "-f", config], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                socket.create_connection(address).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None, "HAProxy ended"
+                assert time.monotonic() < deadline, "HAProxy does not listen"
+                time.sleep(0.05)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_client_that_leaves_is_noticed_though_its_body_came_by_itself(
+    upstream: socket.socket, haproxy: tuple[str, int], attempt: int
+) -> None:
+    asked, left = threading.Event(), threading.Event()
+
+    def serve() -> None:
+        connection, _ = upstream.accept()
+        with connection:
+            connection.settimeout(PATIENCE_S)
+            seen = b""
+            while not seen.endswith(b"{}"):
+                seen += connection.recv(4096)
+            asked.set()
+            with contextlib.suppress(ConnectionResetError):
+                connection.recv(1)
+            left.set()
+
+    server = threading.Thread(target=serve)
+    server.start()
+    with socket.create_connection(haproxy) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n")
+        time.sleep(0.02)
+        client.sendall(b"{}")
+        assert asked.wait(PATIENCE_S)
+        assert not left.is_set()
+    server.join(PATIENCE_S)
+    assert left.is_set()
