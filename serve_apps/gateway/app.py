@@ -7,7 +7,6 @@ from ray.serve import Application
 from ray.serve import metrics as serve_metrics
 
 from serve_apps.common import logging
-from serve_apps.common.config import accepted
 from serve_apps.common.secrets import ApiKeys, InternalCredential
 from serve_apps.gateway.auth import Authenticator
 from serve_apps.gateway.config import GatewayArgs

@@ -200,6 +200,8 @@ class Ingress:
             credential=self._credential.value(),
             tenant=caller.tenant,
             request_id=exchange.request_id,
+            # A pipeline is cancelled by Serve, as every application of our own.
+            aborts_itself=route.task != "pipeline",
         )
         outbound = Outbound(exchange.method, route.url, headers, body, repeatable)
         await self._relay.relay(outbound, call.receive, call.send, exchange, call.echo)

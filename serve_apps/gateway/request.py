@@ -110,8 +110,13 @@ def request_id_of(headers: RawHeaders) -> str:
     return uuid.uuid4().hex
 
 
-def upstream_headers(headers: RawHeaders, *, credential: str, tenant: str, request_id: str) -> dict[str, str]:
-    """What goes upstream: the client's headers less those it has no say in, plus the gateway's own."""
+def upstream_headers(
+    headers: RawHeaders, *, credential: str, tenant: str, request_id: str, aborts_itself: bool
+) -> dict[str, str]:
+    """What goes upstream: the client's headers less those it has no say in, plus the gateway's own.
+
+    ``aborts_itself``: the upstream ends its work when we close the connection, as vLLM does, if Serve lets it see that.
+    """
     dropped = _NOT_FORWARDED | _named_by_connection(headers)
     forwarded = {
         name.decode("latin-1"): value.decode("latin-1")
@@ -122,7 +127,8 @@ def upstream_headers(headers: RawHeaders, *, credential: str, tenant: str, reque
     forwarded[INTERNAL_HEADER] = credential
     forwarded[TENANT_HEADER] = tenant
     forwarded[REQUEST_ID_HEADER] = request_id
-    forwarded[DISCONNECT_HEADER] = "?1"
+    if aborts_itself:
+        forwarded[DISCONNECT_HEADER] = "?1"
     return forwarded
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 from urllib.parse import quote
 
 from serve_apps.common.errors import InvalidRequest, MethodNotAllowed, NotFound
-from serve_apps.common.protocol import TASK_PATHS
+from serve_apps.common.protocol import TASK_PATHS, Task
 from serve_apps.gateway.config import RoutingTable, Upstream
 
 Kind = Literal["control", "model", "pipeline"]
@@ -31,6 +31,8 @@ class Route:
     """The model's or pipeline's name in the table."""
     url: str
     """Absolute and already percent-encoded."""
+    task: Task
+    """What the upstream does."""
 
 
 def kind_of(method: str, path: str) -> Kind:
@@ -75,7 +77,7 @@ def model_route(table: RoutingTable, path: str, model: object) -> Route:
             param="model",
             code="unsupported_path",
         )
-    return Route(model, upstream.url + path)
+    return Route(model, upstream.url + path, upstream.task)
 
 
 def pipeline_route(table: RoutingTable, path: str, query: str = "") -> Route:
@@ -95,7 +97,7 @@ def pipeline_route(table: RoutingTable, path: str, query: str = "") -> Route:
         )
     # Encoded again from what was checked, so that the upstream sees that and nothing else.
     url = upstream.url + quote(path, safe="/:@!$&'()*+,;=~")
-    return Route(name, f"{url}?{query}" if query else url)
+    return Route(name, f"{url}?{query}" if query else url, upstream.task)
 
 
 def is_upload(method: str, path: str) -> bool:

@@ -96,6 +96,7 @@ class LocalCluster:
         base = self.folder / "haproxy"
         return {
             **{f"RAY_SERVE_HAPROXY_{name}": str(base / file) for name, file in files.items()},
+            "RAY_SERVE_HAPROXY_BINARY_PATH": str(REPOSITORY / "serve_apps" / "haproxy"),  # as in the images
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(base),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
@@ -209,6 +210,7 @@ class LocalCluster:
         if self._process is None:
             return
         _end(_processes_of(self._process.pid, str(self.folder)))
+        self._process.wait()
         self._process = None
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -29,8 +29,8 @@ def part(body: bytes, more: bool = False) -> Message:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-def forwarded(headers: RawHeaders) -> dict[str, str]:
-    return upstream_headers(headers, credential="secret", tenant="acme", request_id="r1")
+def forwarded(headers: RawHeaders, aborts_itself: bool = True) -> dict[str, str]:
+    return upstream_headers(headers, credential="secret", tenant="acme", request_id="r1", aborts_itself=aborts_itself)
 
 
 def test_model_and_stream_are_read() -> None:
@@ -139,3 +139,11 @@ def test_the_gateway_speaks_for_itself_whatever_the_client_says() -> None:
         "x-request-id": "r1",
         "x-request-disconnect-disabled": "?1",
     }
+
+
+def test_a_model_is_left_to_see_the_disconnect_itself() -> None:
+    assert forwarded([], aborts_itself=True)["x-request-disconnect-disabled"] == "?1"
+
+
+def test_a_pipeline_is_left_to_serve_which_cancels_it() -> None:
+    assert "x-request-disconnect-disabled" not in forwarded([], aborts_itself=False)

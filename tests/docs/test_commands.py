@@ -1,0 +1,103 @@
+"""Every command in the documents works: it is run here, or a named test runs what it does."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.docs.markdown import FILES, REPOSITORY, commands
+from tools.gotools import helm
+
+COMMANDS = sorted({shlex.join(words): words for file in FILES for words in commands(file)}.items())
+#: What is too slow, or needs a cluster or a builder: where the same is proven.
+PROVEN_BY = {
+    r"make demo( ASK=.*)?( EXIT=1)?": "tests/demo/test_demo.py::test_the_answer_is_printed_with_a_source_from_the_docs",
+    r"make environment": "tests/tools/test_environment.py::test_an_environment_is_made_once",
+    r"make images.*": "tests/tools/test_images.py::test_images_are_built_from_their_lock",
+    r"make lock": "tests/tools/test_lock.py::test_a_lock_has_all_that_its_intent_names",
+    # Rewrites files; that it would change nothing is tested.
+    r"make golden": "tests/chart/test_presets.py::test_it_renders_as_checked_in",
+    r"make generate": "tests/chart/test_schema.py::test_it_is_up_to_date",
+    r"make format": "tests/docs/test_commands.py::test_make_knows_its_targets",
+    # This run itself.
+    r"make test": "tests/docs/test_commands.py::test_make_knows_its_targets",
+    r"kubectl .*patch secret .*": "tests/tools/test_key.py::test_the_printed_key_is_recognised_by_the_printed_entry",
+    r"kubectl .*wait .*": "tests/chart/test_notes.py::test_the_notes_say_what_is_served_how_to_wait_and_how_to_call",
+}
+#: What is run here; a command that would change a cluster is only rendered.
+RUN = (r"make", r"make key ID=[a-z-]+", r"helm (install|template|lint) .*")
+
+
+def proof(command: str) -> str | None:
+    return next((test for pattern, test in PROVEN_BY.items() if re.fullmatch(pattern, command)), None)
+
+
+def is_run(command: str) -> bool:
+    return any(re.fullmatch(pattern, command) for pattern in RUN)
+
+
+def plain(words: list[str]) -> str:
+    """A command as the patterns above see it, without quotes."""
+    return " ".join(words)
+
+
+@pytest.mark.parametrize("words", [words for _, words in COMMANDS], ids=[command for command, _ in COMMANDS])
+def test_a_command_is_run_or_proven_elsewhere(words: list[str]) -> None:
+    assert is_run(plain(words)) != bool(proof(plain(words))), f"say in {__file__} how `{plain(words)}` is proven"
+
+
+@pytest.mark.parametrize("test", sorted(set(PROVEN_BY.values())))
+def test_the_tests_that_prove_commands_exist(test: str) -> None:
+    file, _, function = test.partition("::")
+    assert f"def {function}(" in (REPOSITORY / file).read_text()
+
+
+@pytest.mark.parametrize("pattern", sorted({*PROVEN_BY, *RUN}))
+def test_every_pattern_matches_a_command(pattern: str) -> None:
+    assert any(re.fullmatch(pattern, plain(words)) for _, words in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, id=command) for command, words in COMMANDS if is_run(plain(words))]
+)
+def test_the_command_works(words: list[str]) -> None:
+    if words[0] == "helm":
+        words = [str(helm()), *("template" if word == "install" else word for word in words[1:])]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "words", [pytest.param(words, id=command) for command, words in COMMANDS if words[0] == "make"]
+)
+def test_make_knows_its_targets(words: list[str]) -> None:
+    done = subprocess.run(
+        [*words, "--dry-run"], cwd=REPOSITORY, capture_output=True, text=True, check=False, env=without_make()
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def without_make() -> dict[str, str]:
+    """The environment without what an outer make (that of `make test`) hands to inner ones."""
+    return {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES")}
+
+
+def test_a_question_with_quotes_reaches_the_demo_as_it_is(tmp_path: Path) -> None:
+    """The question goes through make and a shell; neither may read it."""
+    question = 'What\'s "the only" way in? `id` $(id)'
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "--silent", "demo", f"RUN={python}", "PYTHON=true", f"ASK={question.replace('$', '$$')}", "EXIT=1"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=without_make(),
+    )
+    assert done.stdout.splitlines() == ["-m", "tools.demo", "--ask", question, "--exit"]
