@@ -49,7 +49,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     finally:
         family = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
         process.send_signal(signal.SIGINT)
-        process.wait(STOP_TIMEOUT_S)
+        process.communicate(timeout=STOP_TIMEOUT_S)
     left = [pid for pid in family if psutil.pid_exists(pid)]
     assert process.returncode == 0, log.read_text()
     assert not left, f"the demo left processes behind: {left}"

@@ -1,5 +1,6 @@
 """The 70B preset's own config with a small model in the place of the large one: tensor parallel over two bundles."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,4 +63,8 @@ def test_two_workers_answer_as_one_model(client: openai.OpenAI) -> None:
 
 def _process_names() -> list[str]:
     """The command lines of this process's descendants."""
-    return [" ".join(process.cmdline()).strip() for process in psutil.Process().children(recursive=True)]
+    names = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            names.append(" ".join(process.cmdline()).strip())
+    return names

@@ -21,7 +21,7 @@ from tools.demo.rendered import REPOSITORY
 from tools.ports import free_port
 
 #: Logical CPUs of the node. The replicas' shares of a small cluster add up to more than a laptop's cores.
-LOGICAL_CPUS = 16
+LOGICAL_CPUS = 8
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 #: From ``ray start`` to an answering dashboard; a busy machine takes its time.
 START_TIMEOUT_S = 120
@@ -81,6 +81,8 @@ class LocalCluster:
                 filter(None, [str(REPOSITORY), str(Path(sys.executable).parent), os.environ.get("PYTHONPATH", "")])
             ),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            # One node's metrics are few, and Ray's 10 seconds are long for who looks at them.
+            "RAY_metrics_report_interval_ms": "2000",
             # Nobody waits for streams to end when a laptop's demo is stopped.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_AUTH_MODE": "disabled",
