@@ -45,6 +45,10 @@ def test_the_port_reaches_all_who_need_it() -> None:
     assert {entry["url"][:22] for entry in table.values()} == {"http://127.0.0.1:9000/"}
 
 
+def test_a_laptop_listens_on_loopback() -> None:
+    assert serve_config(render_chart({**RAG, "gateway": {"host": "127.0.0.1"}}))["http_options"]["host"] == "127.0.0.1"
+
+
 def test_the_gateways_arguments_are_its_values_less_what_the_chart_reads() -> None:
     objects = render_chart({"gateway": {"maxConcurrentRequests": 64, "stallTimeoutS": 30.5}})
     assert application(objects, "gateway")["args"] == {

@@ -386,6 +386,11 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "ingress.host: missing; set the host clients call",
         {"ingress": {"enabled": True, "host": "llm.example.com"}},
     ),
+    "an Ingress to a port on loopback": (
+        {"ingress": {"enabled": True, "host": "llm.example.com"}, "gateway": {"host": "127.0.0.1"}},
+        "gateway.host: 127.0.0.1 is reached from inside the pod only, and an Ingress comes from outside; set 0.0.0.0",
+        {"gateway": {"host": "127.0.0.1"}},
+    ),
 }
 
 

@@ -93,6 +93,7 @@ class Gateway(GatewayArgs):
     model_config = ConfigDict(json_schema_extra=_in_values)
 
     port: int = Field(ge=1, le=65535)
+    host: Literal["0.0.0.0", "127.0.0.1"]  # noqa: S104  # in a pod, all interfaces are the pod's
     replicas: Replicas
     autoscaling: Autoscaling
     cpus: float = Field(ge=0)

@@ -5,7 +5,7 @@ Scope: the root. */ -}}
 {{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml -}}
 proxy_location: EveryNode
 http_options:
-  host: 0.0.0.0
+  host: {{ .Values.gateway.host }}
   port: {{ int .Values.gateway.port }}
 logging_config:
   encoding: JSON
@@ -41,7 +41,7 @@ pipelines' calls have room; serve_apps.gateway.app.HEADROOM is the same. */}}
   import_path: serve_apps.gateway.app:build_app
   args:
     auth: {{ .root.Values.security.auth }}
-    {{- omit $gateway "port" "replicas" "autoscaling" "cpus" "drainSeconds" | include "llm-serving.withoutNulls" | nindent 4 }}
+    {{- omit $gateway "port" "host" "replicas" "autoscaling" "cpus" "drainSeconds" | include "llm-serving.withoutNulls" | nindent 4 }}
   deployments:
   - name: Gateway
     {{- include "llm-serving.pipelinesPlacement" $gateway | nindent 4 }}

@@ -308,5 +308,8 @@ ingress.enabled: security.auth none would let anyone on the network in; set secu
 {{- if not $ingress.host }}
 ingress.host: missing; set the host clients call
 {{- end }}
+{{- if eq .root.Values.gateway.host "127.0.0.1" }}
+gateway.host: 127.0.0.1 is reached from inside the pod only, and an Ingress comes from outside; set 0.0.0.0
+{{- end }}
 {{- end }}
 {{- end -}}

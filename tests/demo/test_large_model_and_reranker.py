@@ -1,4 +1,4 @@
-"""The 70B preset's own config with a small model in the place of the large one: tensor parallel over two bundles."""
+"""What the demo has not, with real models: tensor parallelism, as the 70B preset would on GPUs, and the task score."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,6 +21,9 @@ SETTINGS = [
     # The same weights with heads that two workers can share (tools/demo/models.py).
     "overrides.models.chat.source=pvc://demo-models/smollm2-135m-instruct-tp2",
     "overrides.models.chat.accelerator.count=2",
+    "models.reranker.task=score",
+    "models.reranker.source=pvc://demo-models/all-minilm-l6-v2",
+    "models.reranker.accelerator.type=cpu",
 ]
 
 
@@ -59,6 +62,15 @@ def test_two_workers_answer_as_one_model(client: openai.OpenAI) -> None:
     assert "Paris" in (answer.choices[0].message.content or "")
     workers = [name for name in _process_names() if name.startswith("VLLM::Worker_TP")]
     assert sorted(workers) == ["VLLM::Worker_TP0", "VLLM::Worker_TP1"]
+
+
+def test_a_reranker_puts_what_answers_the_query_first(client: openai.OpenAI) -> None:
+    documents = ["The invoice is due in May.", "A cat sleeps on the sofa.", "The bridge was closed for repairs."]
+    body = {"model": "reranker", "query": "Where is the cat?", "documents": documents}
+    answer = client.post("/rerank", body=body, cast_to=dict[str, Any])
+    first, *rest = answer["results"]
+    assert first["index"] == 1
+    assert all(first["relevance_score"] > other["relevance_score"] for other in rest)
 
 
 def _process_names() -> list[str]:
