@@ -39,7 +39,7 @@ def test_a_free_port_and_enough_memory_pass(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_too_little_memory_says_how_much_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2e9))
-    with pytest.raises(demo.CannotRun, match=r"2\.0 GB of memory are free, 6 GB are needed"):
+    with pytest.raises(demo.CannotRun, match=r"2\.0 GB of memory are free, 11 GB are needed"):
         demo.check_machine(free_port())
 
 

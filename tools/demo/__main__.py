@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import secrets
 import signal
 import socket
@@ -24,8 +23,8 @@ from tools.gotools import ToolUnavailable, helm
 
 DEFAULT_QUESTION = "Which component is the only way in?"
 PIPELINE = "docs"
-#: Two engines, Ray and the pipelines, measured at 5 GB; with less the kernel would kill one of them.
-NEEDED_MEMORY_GB = 6
+#: Two engines of four processes each, Ray and the pipelines, measured at 10 GB; with less the kernel would kill one.
+NEEDED_MEMORY_GB = 11
 READY_TIMEOUT_S = 600
 
 
@@ -36,10 +35,11 @@ class CannotRun(Exception):
 def main() -> int:
     """Run the demo; the exit code."""
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave Ray behind
+        signal.signal(ending, _interrupt)
     try:
         run(arguments)
-    except (CannotRun, DeployFailed, ToolUnavailable, ValueError) as error:
+    except (CannotRun, DeployFailed, ToolUnavailable, ValueError, httpx.HTTPError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -86,9 +86,11 @@ def run(arguments: argparse.Namespace) -> None:
             published = {model["id"] for model in client.get("/v1/models").raise_for_status().json()["data"]}
             if PIPELINE in published:
                 ingest(client, PIPELINE)
-                ask(client, PIPELINE, arguments.ask)
+            asked = [PIPELINE] if PIPELINE in published else service.answering_models[:1]
+            for model in asked:
+                ask(client, model, arguments.ask)
             if arguments.stays:
-                print_handout(service.port, key, published, cluster.metrics_url)
+                print_handout(service.port, key, published, asked, cluster.metrics_url)
                 signal.pause()
 
 
@@ -142,14 +144,14 @@ def ingest(client: httpx.Client, pipeline: str) -> None:
     say(f"read {len(files)} documents ({chunks} chunks) into the pipeline {pipeline!r}")
 
 
-def ask(client: httpx.Client, pipeline: str, question: str) -> None:
+def ask(client: httpx.Client, model: str, question: str) -> None:
     """Ask with streaming, print the answer as it comes and then its citations.
 
     Raises:
         DeployFailed: the gateway answered with an error.
     """
     print(f"\nQ: {question}\nA: ", end="", flush=True)
-    body = {"model": pipeline, "messages": [{"role": "user", "content": question}], "stream": True}
+    body = {"model": model, "messages": [{"role": "user", "content": question}], "stream": True}
     citations: list[dict[str, Any]] = []
     with client.stream("POST", "/v1/chat/completions", json=body) as answer:
         if not answer.is_success:
@@ -160,7 +162,7 @@ def ask(client: httpx.Client, pipeline: str, question: str) -> None:
             for choice in event["choices"]:
                 print(choice["delta"].get("content") or "", end="", flush=True)
                 citations += [note["file_citation"] for note in choice["delta"].get("annotations") or []]
-    print("\n\nSources:" if citations else "\n\n(no source was found)")
+    print("\n\nSources:" if citations else "\n")
     for citation in citations:
         print(f"  [{citation['index']}] {citation['document']} (chunk {citation['chunk']}, {citation['score']:.2f})")
     print(flush=True)
@@ -173,17 +175,16 @@ def server_sent_events(answer: httpx.Response) -> Any:
             yield json.loads(line.removeprefix("data: "))
 
 
-def print_handout(port: int, key: str, models: set[str], metrics_url: str) -> None:
+def print_handout(port: int, key: str, models: set[str], asked: list[str], metrics_url: str) -> None:
     """What a person needs to go on by hand."""
-    model = PIPELINE if PIPELINE in models else sorted(models)[0]
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": DEFAULT_QUESTION}]})
-    print(
-        f"URL: http://127.0.0.1:{port}/v1\nKey: {key}\nModels: {', '.join(sorted(models))}\n"
-        f"Metrics: {metrics_url}\n\n"
-        f"curl http://127.0.0.1:{port}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n"
-        f"  -H 'Content-Type: application/json' -d '{body}'\n\nCtrl-C stops it.",
-        flush=True,
-    )
+    print(f"URL: http://127.0.0.1:{port}/v1\nKey: {key}\nModels: {', '.join(sorted(models))}\nMetrics: {metrics_url}\n")
+    for model in asked:
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": DEFAULT_QUESTION}]})
+        print(
+            f"curl http://127.0.0.1:{port}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n"
+            f"  -H 'Content-Type: application/json' -d '{body}'\n"
+        )
+    print("Ctrl-C stops it.", flush=True)
 
 
 class Reporter:
@@ -206,7 +207,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    # A closed terminal must not leave Ray behind.
-    signal.signal(signal.SIGHUP, _interrupt)
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     sys.exit(main())

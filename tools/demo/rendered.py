@@ -34,6 +34,11 @@ class RenderedService:
         """The Serve applications, in the config's order."""
         return [application["name"] for application in self.serve_config["applications"]]
 
+    @property
+    def answering_models(self) -> list[str]:
+        """The models a question can be put to, in the config's order."""
+        return [one["name"] for one in self.serve_config["applications"] if one["args"].get("task") == "generate"]
+
 
 def helm_template(helm: Path, files: Iterable[Path], settings: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The objects that ``helm template`` makes of the chart with ``files`` and ``--set settings``.
