@@ -35,9 +35,12 @@ class Demo:
         return self.url.removesuffix("/v1")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """``make demo`` on the preset rag; ended with Ctrl-C, which must leave nothing behind."""
+    """``make demo`` on the preset rag; ended with Ctrl-C, which must leave nothing behind.
+
+    Ended with its module: two clusters with real models do not fit into 24 GB side by side.
+    """
     log = tmp_path_factory.mktemp("demo") / "stderr.log"
     command = [sys.executable, "-m", "tools.demo", f"--port={free_port()}"]
     with log.open("w") as stderr:

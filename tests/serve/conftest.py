@@ -63,7 +63,7 @@ class Service:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The preset rag with tests/serve/values.yaml, deployed."""
     folder = tmp_path_factory.mktemp("serve")
