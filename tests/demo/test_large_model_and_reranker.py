@@ -45,8 +45,11 @@ def client(config: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
         "LLM_SERVING_MODELS": str(models_root()),
     }
     url = f"http://127.0.0.1:{config['serve']['http_options']['port']}/v1"
-    with serving(config["serve"], environment, config["labels"]):
-        yield openai.OpenAI(base_url=url, api_key=key, max_retries=0)
+    with (
+        serving(config["serve"], environment, config["labels"]),
+        openai.OpenAI(base_url=url, api_key=key, max_retries=0) as client,
+    ):
+        yield client
 
 
 def test_the_rendered_placement_has_a_bundle_for_each_worker(config: dict[str, Any]) -> None:

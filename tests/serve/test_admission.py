@@ -27,8 +27,6 @@ def test_a_full_model_refuses_with_429_and_retry_after(service: Service) -> None
 
 
 def test_the_sdk_sees_a_rate_limit(service: Service) -> None:
-    client = service.client()
-
     def ask(_: int) -> type[Exception] | None:
         try:
             client.chat.completions.create(model="chat", max_tokens=20, messages=[{"role": "user", "content": "count"}])
@@ -36,5 +34,5 @@ def test_the_sdk_sees_a_rate_limit(service: Service) -> None:
             return type(error)
         return None
 
-    with ThreadPoolExecutor(FLOOD) as callers:
+    with service.client() as client, ThreadPoolExecutor(FLOOD) as callers:
         assert set(callers.map(ask, range(FLOOD))) == {None, openai.RateLimitError}

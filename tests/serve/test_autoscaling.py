@@ -52,4 +52,3 @@ def test_a_request_to_a_model_at_zero_is_held_until_it_has_started(service: Serv
     answer = service.chat("sleeper")
     assert answer.status_code == 200, answer.text
     assert answer.json()["choices"][0]["message"]["content"].startswith("word0")
-    until(replicas, lambda seen: not seen)

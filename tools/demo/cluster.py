@@ -25,8 +25,8 @@ LOGICAL_CPUS = 8
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 #: From ``ray start`` to an answering dashboard; a busy machine takes its time.
 START_TIMEOUT_S = 120
-#: For each process to end by itself before it is killed.
-STOP_TIMEOUT_S = 15
+#: For the processes to end by themselves before they are killed; there is nothing to save.
+STOP_TIMEOUT_S = 5
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None)
