@@ -1,6 +1,6 @@
 """Pure ASGI middleware that guards an internal app: only known paths, only with the internal credential."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from serve_apps.common.errors import NotFound, ServingError, Unauthenticated
@@ -57,10 +57,10 @@ def path_below_prefix(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
-async def send_error(send: Send, error: ServingError) -> None:
+async def send_error(send: Send, error: ServingError, more_headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Send ``error`` as a whole HTTP response."""
     body = error.encoded()
     headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
-    headers.append((b"content-length", str(len(body)).encode()))
+    headers += [(b"content-length", str(len(body)).encode()), *more_headers]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.logging import request_id as logged_request_id
-from serve_apps.common.middleware import Message, Receive, Scope, Send
+from serve_apps.common.middleware import Message, Receive, Scope, Send, send_error
 from serve_apps.common.protocol import REQUEST_ID_HEADER
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.gateway import routing
@@ -219,8 +219,4 @@ class Ingress:
 
 async def _refuse(call: _Call, error: ServingError) -> None:
     call.exchange.began(error.status)
-    body = error.encoded()
-    headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
-    headers += [(b"content-length", str(len(body)).encode()), *call.echo]
-    await call.send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await call.send({"type": "http.response.body", "body": body})
+    await send_error(call.send, error, call.echo)

@@ -19,7 +19,6 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from serve_apps.llm.compat import LLMEngine
 
-ENGINE_PATH = f"{__name__}.FakeEngine"
 DEFAULT_WORDS = 5
 
 
