@@ -52,11 +52,6 @@ class Service:
         body = {"model": model, "messages": [{"role": "user", "content": "count"}], **options}
         return httpx.post(f"{self.root}/v1/chat/completions", json=body, headers=self.headers, timeout=120)
 
-    def running(self, application: str, deployment: str) -> list[int]:
-        """The process ids of a deployment's running replicas."""
-        replicas = self.cluster.replicas(application, deployment)
-        return sorted(replica["pid"] for replica in replicas if replica["state"] == "RUNNING")
-
     def application(self, name: str) -> dict[str, Any]:
         """The part of the config that describes one application."""
         found: dict[str, Any] = next(one for one in self.config["applications"] if one["name"] == name)

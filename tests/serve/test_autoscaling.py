@@ -34,7 +34,7 @@ def load(service: Service, clients: int) -> Iterator[list[int]]:
 
 def test_load_takes_a_model_from_one_replica_to_two_and_back(service: Service) -> None:
     def replicas() -> list[int]:
-        return service.running("chat", "VLLMServer:chat")
+        return service.cluster.live_pids("chat", "VLLMServer:chat")
 
     (first,) = until(replicas, lambda seen: len(seen) == 1)
     with load(service, clients=6) as statuses:
@@ -46,7 +46,7 @@ def test_load_takes_a_model_from_one_replica_to_two_and_back(service: Service) -
 
 def test_a_request_to_a_model_at_zero_is_held_until_it_has_started(service: Service) -> None:
     def replicas() -> list[int]:
-        return service.running("sleeper", "VLLMServer:sleeper")
+        return service.cluster.live_pids("sleeper", "VLLMServer:sleeper")
 
     until(replicas, lambda seen: not seen)
     answer = service.chat("sleeper")

@@ -27,7 +27,7 @@ def deployment(config: dict[str, Any], application: str, name: str) -> dict[str,
 def processes(service: Service) -> dict[str, list[int]]:
     """The replicas' processes of every deployment that stays while others change."""
     kept = [("gateway", "Gateway"), ("chat", "VLLMServer:chat"), ("embedder", "VLLMServer:embedder"), ("rag", "Rag")]
-    return {name: service.running(application, name) for application, name in kept}
+    return {name: service.cluster.live_pids(application, name) for application, name in kept}
 
 
 def test_sampling_defaults_change_in_running_replicas(service: Service, change: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ OBJECT_STORE_BYTES = 200 * 1024 * 1024
 START_TIMEOUT_S = 120
 #: For the processes to end by themselves before they are killed; there is nothing to save.
 STOP_TIMEOUT_S = 5
+#: Ray Serve's states of a replica that serves.
+LIVE = ("RUNNING", "UPDATING")
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None)
@@ -202,6 +204,11 @@ class LocalCluster:
         found = self.status().get(application, {}).get("deployments", {}).get(deployment, {})
         replicas: list[dict[str, Any]] = found.get("replicas", [])
         return replicas
+
+    def live_pids(self, application: str, deployment: str) -> list[int]:
+        """The processes of a deployment's replicas that serve, in order; one that takes in a new config serves too."""
+        replicas = self.replicas(application, deployment)
+        return sorted(replica["pid"] for replica in replicas if replica["state"] in LIVE)
 
     def metrics(self) -> str:
         """One scrape of the node's Prometheus port."""

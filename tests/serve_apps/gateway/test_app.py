@@ -55,10 +55,9 @@ class Served:
         config["applications"][0]["deployments"][0]["user_config"]["models"] = models
         return config
 
-    def gateway_pids(self) -> set[int]:
-        """The processes of the gateway's running replicas."""
-        replicas = self.cluster.replicas("gateway", "Gateway")
-        return {replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
+    def gateway_pids(self) -> list[int]:
+        """The processes of the gateway's replicas."""
+        return self.cluster.live_pids("gateway", "Gateway")
 
     def aborted(self) -> int:
         """How many generations the model aborted since its client left."""
