@@ -111,11 +111,51 @@ TOOLS = {
         build_time="1 minute",
         stamps=_KUBERNETES_STAMPS,
     ),
+    "kube-controller-manager": Tool(
+        pinned_by="kubernetes",
+        module="k8s.io/kubernetes",
+        package="k8s.io/kubernetes/cmd/kube-controller-manager",
+        build_time="2 minutes",
+        stamps=_KUBERNETES_STAMPS,
+    ),
+    "kube-scheduler": Tool(
+        pinned_by="kubernetes",
+        module="k8s.io/kubernetes",
+        package="k8s.io/kubernetes/cmd/kube-scheduler",
+        build_time="10 seconds",
+        stamps=_KUBERNETES_STAMPS,
+    ),
+    "kubelet": Tool(
+        pinned_by="kubernetes",
+        module="k8s.io/kubernetes",
+        package="k8s.io/kubernetes/cmd/kubelet",
+        build_time="half a minute",
+        stamps=_KUBERNETES_STAMPS,
+    ),
+    "kube-proxy": Tool(
+        pinned_by="kubernetes",
+        module="k8s.io/kubernetes",
+        package="k8s.io/kubernetes/cmd/kube-proxy",
+        build_time="10 seconds",
+        stamps=_KUBERNETES_STAMPS,
+    ),
     "etcd": Tool(
         pinned_by="etcd",
         module="go.etcd.io/etcd/server/v3",
         package="go.etcd.io/etcd/server/v3",
         build_time="half a minute",
+    ),
+    "coredns": Tool(
+        pinned_by="coredns",
+        module="github.com/coredns/coredns",
+        package="github.com/coredns/coredns",
+        build_time="2 minutes",
+    ),
+    "kuberay-operator": Tool(
+        pinned_by="kuberay-operator",
+        module="github.com/ray-project/kuberay/ray-operator",
+        package="github.com/ray-project/kuberay/ray-operator",
+        build_time="4 minutes",
     ),
 }
 
