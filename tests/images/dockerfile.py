@@ -28,6 +28,10 @@ class Dockerfile:
     head: Stage
     stages: list[Stage]
 
+    def stage(self, name: str) -> Stage:
+        """The stage of that name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
     @property
     def final(self) -> Stage:
         """The stage that is shipped."""

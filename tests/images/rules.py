@@ -5,7 +5,7 @@ import re
 from tests.images.dockerfile import Dockerfile
 
 #: Programs and packages that turn source into machine code.
-COMPILERS = re.compile(r"\b(gcc|g\+\+|clang|cc1|build-essential|libc6-dev|nvcc|cmake|ninja|rustc|apt-get)\b")
+COMPILERS = re.compile(r"\b(gcc|g\+\+|clang|cc1|build-essential|libc6-dev|nvcc|cmake|ninja|rustc)\b")
 
 
 def assert_the_base_is_an_argument(file: Dockerfile) -> None:
@@ -14,27 +14,38 @@ def assert_the_base_is_an_argument(file: Dockerfile) -> None:
 
 
 def assert_packages_come_from_the_hashed_lock(file: Dockerfile, default: str) -> None:
-    build = file.stages[0]
-    assert f"LOCK={default}" in build.all("ARG")
-    assert "${LOCK} requirements.txt" in build.all("COPY")
-    installs = [command for text in build.all("RUN") for command in text.split("&&") if " install " in command]
-    from_index = [command for command in installs if "pip" in command and "--no-index" not in command]
+    packages = file.stage("packages")
+    assert f"LOCK={default}" in packages.all("ARG")
+    assert "${LOCK} requirements.txt" in packages.all("COPY")
+    runs = [text for stage in file.stages for text in stage.all("RUN")]
+    installs = [command for text in runs for command in text.split("&&") if "pip" in command and " install " in command]
+    from_index = [command for command in installs if "--no-index" not in command]
     assert len(from_index) == 2
     for command in from_index:
         assert "--require-hashes --no-deps --only-binary :all: -r" in command
 
 
 def assert_the_wheel_is_baked(file: Dockerfile) -> None:
-    build = file.stages[0]
-    assert "serve_apps serve_apps" in build.all("COPY")
-    made = next(text for text in build.all("RUN") if "pip wheel" in text)
+    apps = file.stage("apps")
+    assert "serve_apps serve_apps" in apps.all("COPY")
+    made = next(text for text in apps.all("RUN") if "pip wheel" in text)
     assert "--no-build-isolation" in made, "an isolated build would fetch setuptools past the lock"
-    assert made.endswith("install --no-deps --no-index dist/*.whl")
+    assert made.endswith("install --no-deps --no-index --target /apps dist/*.whl")
 
 
-def assert_the_final_stage_is_lean(file: Dockerfile) -> None:
-    assert file.final.all("COPY") == ["--from=build /opt/serve /opt/serve"]
-    assert not [text for text in file.final.all("RUN") if COMPILERS.search(text)]
+def assert_a_change_of_our_code_is_a_layer_of_its_own(file: Dockerfile) -> None:
+    assert not [text for text in file.stage("packages").all("COPY") if "serve_apps" in text]
+    assert file.final.all("COPY") == [
+        "--from=packages /opt/serve /opt/serve",
+        "--from=apps /apps /opt/serve/lib/python3.11/site-packages",
+    ]
+
+
+def assert_the_final_stage_is_lean(file: Dockerfile, packages: str = "") -> None:
+    """``packages`` of the distribution are all that is installed."""
+    runs = " ".join(file.final.all("RUN"))
+    assert not COMPILERS.search(runs)
+    assert re.findall(r"apt-get install (?:--\S+ )*([^&]+?) &&", runs) == ([packages] if packages else [])
     assert not file.final.all("ADD")
 
 

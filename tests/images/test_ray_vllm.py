@@ -28,8 +28,12 @@ def test_the_apps_are_baked_as_a_wheel(file: Dockerfile) -> None:
     rules.assert_the_wheel_is_baked(file)
 
 
+def test_a_change_of_our_code_is_a_layer_of_its_own(file: Dockerfile) -> None:
+    rules.assert_a_change_of_our_code_is_a_layer_of_its_own(file)
+
+
 def test_no_compiler_is_shipped(file: Dockerfile) -> None:
-    rules.assert_the_final_stage_is_lean(file)
+    rules.assert_the_final_stage_is_lean(file, packages="libnuma1")
 
 
 def test_it_runs_without_root(file: Dockerfile) -> None:

@@ -27,6 +27,7 @@ def models_root() -> Path:
     _once(root / CLAIM / "all-minilm-l6-v2", _copy_minilm)
     _once(root / CLAIM / "smollm2-135m-instruct", _convert_smollm2)
     _once(root / CLAIM / "smollm2-135m-instruct-tp2", _pad_heads)
+    _let_everyone_read(root / CLAIM)
     return root
 
 
@@ -43,6 +44,12 @@ def _once(folder: Path, make: Callable[[Path], None]) -> None:
         except OSError:
             if not folder.exists():  # else another run was faster
                 raise
+
+
+def _let_everyone_read(folder: Path) -> None:
+    """Open the weights, which are saved for their owner alone, to pods, which run as another user."""
+    for file in folder.glob("*/*.safetensors"):
+        file.chmod(0o644)
 
 
 def _package_folder(name: str) -> Path:

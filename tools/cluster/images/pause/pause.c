@@ -1,0 +1,26 @@
+/* Holds a pod's namespaces: sleeps until it is told to end, and as pid 1 reaps what other processes leave behind. */
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static void end(int signal_number)
+{
+    (void)signal_number;
+    _exit(0);
+}
+
+static void reap(int signal_number)
+{
+    (void)signal_number;
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        ;
+}
+
+int main(void)
+{
+    signal(SIGINT, end);
+    signal(SIGTERM, end);
+    signal(SIGCHLD, reap);
+    for (;;)
+        pause();
+}

@@ -1,0 +1,167 @@
+"""Images without a daemon and without a registry: buildah as root, with storage of its own in the cache.
+
+Layers stay, so a change costs what comes after it in the Dockerfile, and no change a second. What a change leaves
+behind is removed after it.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tools.cache import cache
+from tools.images.debian import Base
+from tools.images.image import IMAGES, REPOSITORY, Image
+from tools.images.program import run
+
+#: What of pip's configuration on this machine says where packages come from.
+INDEX_OPTIONS = ("index-url", "extra-index-url", "trusted-host", "proxy")
+#: Where Debian's programs look for certificates.
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def build(name: str) -> str:
+    """Build the image ``name`` of ``IMAGES``, or find it built; its id, 64 hexadecimal digits.
+
+    Raises:
+        CannotBuild: a program is missing, or the build failed; the message says where its log is.
+    """
+    image = IMAGES[name]
+    with _alone():
+        base = _base()
+        before = _built(image.full_reference)
+        # buildah's own look for what changed reads every layer, half a minute for the largest image.
+        note, current = _storage() / f"{name}.built", f"{image.digest(base)} {before}"
+        if note.exists() and note.read_text() == current and before:
+            return before
+        started = time.monotonic()
+        print(f"images: {name}, {'brought up to date' if before else 'built anew'} …", file=sys.stderr, flush=True)
+        made = _make(image, base, name, image.full_reference)
+        if made != before:
+            for stage in stages(image):
+                # By name, so that the next build finds their layers after the cleaning.
+                _make(image, base, name, f"localhost/stages/{name}:{stage}", "--target", stage)
+            _clean()
+        note.write_text(f"{image.digest(base)} {made}")
+        print(f"images: {name} {made[:12]} after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return made
+
+
+def export(name: str, archive: Path) -> None:
+    """Build the image ``name`` and write it as a docker-archive, which containerd imports under the name pods use.
+
+    Raises:
+        CannotBuild: a program is missing or failed.
+    """
+    made = build(name)
+    archive.unlink(missing_ok=True)  # buildah would refuse to add to it
+    _buildah("push", made, f"docker-archive:{archive}:{IMAGES[name].full_reference}", log="export")
+
+
+def stages(image: Image) -> list[str]:
+    """The names of the stages before the final one."""
+    return re.findall(r"(?m)^FROM .+ AS ([a-z]+)$", (REPOSITORY / image.folder / "Dockerfile").read_text())
+
+
+def _base() -> str:
+    """The reference of the base image, made if it is not in the storage."""
+    base = Base()
+    if not _built(base.reference):
+        print("images: the Debian base (about a minute, once) …", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(dir=_storage()) as scratch:
+            base.write(Path(scratch), _storage() / "base.log")
+            options = ("--isolation", "chroot", "--format", "docker", "--tag", base.reference)
+            _buildah("build", *options, scratch, log="base-image")
+    return base.reference
+
+
+def _make(image: Image, base: str, name: str, tag: str, *options: str) -> str:
+    """Run the Dockerfile of ``image``; the id of what was made and tagged."""
+    with tempfile.TemporaryDirectory(dir=_storage()) as scratch:
+        index = Path(scratch) / "pip.conf"
+        index.write_text(pip_conf(_pip_settings()))
+        made = Path(scratch) / "id"
+        # fmt: off
+        arguments = [
+            "build", "--layers", "--format", "docker", "--isolation", "chroot", "--network", "host",
+            "--secret", f"id=pip.conf,src={index}",
+            "--volume", f"{_certificates()}:{CERTIFICATES}:ro",
+            "--iidfile", str(made), "--tag", tag, *options, *image.arguments(base),
+        ]
+        # fmt: on
+        _buildah(*arguments, log=name)
+        return made.read_text().strip().removeprefix("sha256:")
+
+
+def pip_conf(settings: str) -> str:
+    """A pip.conf with the package index of ``settings``, which is what ``pip config list`` prints.
+
+    The environment comes first there, and wins.
+    """
+    found: dict[str, str] = {}
+    for key, value in re.findall(r"(?m)^\S+\.([a-z-]+)='(.*)'$", settings):
+        if key in INDEX_OPTIONS:
+            found.setdefault(key, value)
+    return "\n".join(["[global]", *(f"{key} = {value}" for key, value in found.items()), ""])
+
+
+def _pip_settings() -> str:
+    """Whatever pip is told on this machine, by its files and by the environment."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _certificates() -> str:
+    """The file of the authorities this machine trusts: a mirror may be signed by one of its own."""
+    found = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    return found if found and Path(found).is_file() else CERTIFICATES
+
+
+def _clean() -> None:
+    """Remove what has no name: layers of earlier builds, and first the containers of builds that were cut short."""
+    _buildah("rm", "--all", log="clean")
+    _buildah("rmi", "--prune", log="clean")
+
+
+def _built(tag: str) -> str | None:
+    """The id of the image of that name in the storage."""
+    printed = _buildah("images", "--quiet", "--no-trunc", "--filter", f"reference={tag}", log="images")
+    found = re.search(r"(?m)^sha256:([0-9a-f]{64})$", printed)
+    return found[1] if found else None
+
+
+def _buildah(*arguments: str, log: str) -> str:
+    """Run buildah on our storage, in the repository; what it printed, which is kept in the log of that name.
+
+    Raises:
+        CannotBuild: it is missing or failed.
+    """
+    root, state = _storage() / "root", _storage() / "run"
+    command = ["buildah", "--root", str(root), "--runroot", str(state), "--storage-driver", "overlay", *arguments]
+    return run(command, folder=REPOSITORY, log=_storage() / f"{log}.log")
+
+
+def _storage() -> Path:
+    """Where everything lies."""
+    folder = cache() / "buildah"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the storage, since a build's cleaning would take another's layers."""
+    with (_storage() / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("images: another build is running; this one waits …", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
