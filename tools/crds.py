@@ -5,6 +5,11 @@ from pathlib import Path
 
 from tools.gotools import MODULES, go
 
+#: Has kubectl list the definitions in use. A new one has no conditions, on which `kubectl wait` and jsonpath fail.
+ESTABLISHED = """{{range .items}}{{$name := .metadata.name}}
+{{range .status.conditions}}{{if eq .type "Established"}}{{if eq .status "True"}}{{$name}}{{end}}{{end}}{{end}}
+{{end}}"""
+
 #: The module that pins them: it holds versions only, no Go code.
 PINS = MODULES / "crds"
 
@@ -60,3 +65,8 @@ def crd_files() -> list[Path]:
         if not file.exists():
             raise FileNotFoundError(f"{file}: not in this version of the module; correct IN_USE in {__file__}")
     return files
+
+
+def definition_name(file: Path) -> str:
+    """The name of the definition in ``file``: ``<plural>.<group>``, where files are named ``<group>_<plural>.yaml``."""
+    return ".".join(reversed(file.stem.split("_")))

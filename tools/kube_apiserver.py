@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.crds import crd_files
+from tools.crds import ESTABLISHED, crd_files, definition_name
 from tools.gotools import binary
 from tools.ports import free_port
 
@@ -79,9 +79,17 @@ class ApiServer:
         """
         try:
             self.kubectl("apply", "--server-side", *(f"--filename={file}" for file in definitions))
-            self.kubectl("wait", "--for=condition=Established", "crd", "--all", f"--timeout={START_TIMEOUT_S}s")
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while missing := {definition_name(file) for file in definitions} - self._established():
+                if time.monotonic() > deadline:
+                    raise ApiServerFailed(f"not in use after {START_TIMEOUT_S} s: {', '.join(sorted(missing))}")
+                time.sleep(POLL_S)
         except Refused as reason:
             raise ApiServerFailed(f"kube-apiserver did not take in the custom resources: {reason}") from reason
+
+    def _established(self) -> set[str]:
+        """The names of the custom resources that are in use."""
+        return set(self.kubectl("get", "crd", f"--output=go-template={ESTABLISHED}").split())
 
     def kubectl(self, *arguments: str, objects: Sequence[dict[str, Any]] = (), namespace: str = "default") -> str:
         """What kubectl prints; ``objects`` are its standard input.

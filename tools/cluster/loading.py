@@ -1,0 +1,92 @@
+"""Images onto the nodes."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.cache import cache
+from tools.cluster.errors import Failed
+from tools.cluster.node import NODES, Node
+from tools.cluster.progress import step
+from tools.images.image import IMAGES
+from tools.images.local import build, export
+
+#: Images of several GB, which go only to the first node, where the models are.
+ON_FIRST_NODE_ONLY = ("ray-vllm", "ray-vllm-cpu")
+
+
+def homes(name: str) -> Sequence[Node]:
+    """The nodes that the image ``name`` belongs on."""
+    return NODES[:1] if name in ON_FIRST_NODE_ONLY else NODES
+
+
+def load(names: Sequence[str]) -> None:
+    """Build images by their names in `tools.images`, and import each on its nodes, unless they have that very one."""
+    for name in names:
+        built = build(name)
+        reference = IMAGES[name].full_reference
+        lacking = [node for node in homes(name) if image_id(node, reference) != built]
+        if not lacking:
+            continue
+        with tempfile.TemporaryDirectory(dir=cache() / "cluster") as scratch:
+            archive = Path(scratch) / "image.tar"
+            with step(f"exporting {reference}"):
+                export(name, archive)
+            for node in lacking:
+                with step(f"importing {reference} on {node.name}"):
+                    _import(node, archive, reference)
+                if (found := image_id(node, reference)) != built:
+                    raise Failed(f"{node.name} has {found or 'no image'} as {reference} after the import of {built}")
+
+
+def ensure(name: str) -> None:
+    """Load an image if a node has none by its name; whether it is the newest is not asked, so nothing is built."""
+    reference = IMAGES[name].full_reference
+    if any(image_id(node, reference) is None for node in homes(name)):
+        load([name])
+
+
+def tag(name: str, new_tag: str) -> str:
+    """A second tag for an image on the nodes; the new reference, as pods name it.
+
+    Raises:
+        Failed: A node has no such image.
+    """
+    image = IMAGES[name]
+    for node in homes(name):
+        if image_id(node, image.full_reference) is None:
+            raise Failed(f"{node.name} has no {image.reference}; `python -m tools.cluster load {name}` brings it there")
+        node.ctr("images", "tag", "--force", image.full_reference, with_tag(image.full_reference, new_tag))
+    return with_tag(image.reference, new_tag)
+
+
+def with_tag(reference: str, new_tag: str) -> str:
+    """The reference with another tag. A colon before the last slash is a port's."""
+    folder, slash, last = reference.rpartition("/")
+    return f"{folder}{slash}{last.partition(':')[0]}:{new_tag}"
+
+
+def image_id(node: Node, reference: str) -> str | None:
+    """The id of the image that ``node`` holds under the full ``reference``, as hexadecimal digits: its config's."""
+    if not (manifest := _manifest(node, reference)):
+        return None
+    config: str = json.loads(node.ctr("content", "get", manifest))["config"]["digest"]
+    return config.removeprefix("sha256:")
+
+
+def _import(node: Node, archive: Path, reference: str) -> None:
+    """Import an archive, and remove the image that was called ``reference`` before if that was its last name."""
+    before = _manifest(node, reference)
+    node.ctr("images", "import", str(archive))
+    if not before:
+        return
+    names = node.ctr("images", "list", "--quiet", f"target.digest=={before}").split()
+    if names and all(name.startswith("sha256:") for name in names):  # Kubernetes' own name for it
+        node.ctr("images", "remove", *names)
+
+
+def _manifest(node: Node, reference: str) -> str | None:
+    """The digest of the manifest that ``node`` holds under the full ``reference``."""
+    rows = node.ctr("images", "list", f"name=={reference}").splitlines()[1:]  # REF TYPE DIGEST …
+    return rows[0].split()[2] if rows else None
