@@ -68,9 +68,12 @@ def test_every_deployment_that_is_configured_exists(config: dict[str, Any]) -> N
     for app in config["applications"]:
         names = [deployment["name"] for deployment in app["deployments"]]
         if app["import_path"] == "serve_apps.llm.app:build_app":
-            # ray.serve.llm names the deployment after its server's class and the model, and adds its router.
-            server = llm_config(LLMArgs.model_validate(app["args"]))["server_cls"].partition(":")[2]
-            assert names == [f"{server}:{app['name']}", "LLMRouter"]
+            # ray.serve.llm names the deployment after its server's class and the model.
+            described = llm_config(LLMArgs.model_validate(app["args"]))
+            assert names == [f"{described['server_cls'].partition(':')[2]}:{app['name']}"]
+            # The config's options replace the builder's as a whole.
+            options = described["deployment_config"]["ray_actor_options"]
+            assert app["deployments"][0]["ray_actor_options"].items() >= options.items()
         else:
             arguments = MODELS[app["import_path"]][0].model_validate(app["args"])
             assert names == [builder(app["import_path"])(arguments)._bound_deployment.name]

@@ -48,15 +48,13 @@ def test_a_named_group_is_told_from_others_of_its_profile() -> None:
     app = model(values, workerGroup="l4-spot")
     selector = {"llm-serving/accelerator": "L4-x1", "llm-serving/worker-group": "l4-spot"}
     assert app["args"]["placement"]["labelSelector"] == selector
-    assert app["deployments"][1]["ray_actor_options"]["label_selector"] == selector
+    assert app["deployments"][0]["ray_actor_options"]["label_selector"] == selector
 
 
-def test_the_router_carries_the_selector_that_builds_the_app_on_a_node_with_vllm() -> None:
-    _, router = model()["deployments"]
-    assert router == {
-        "name": "LLMRouter",
-        "ray_actor_options": {"num_cpus": 0, "label_selector": {"llm-serving/accelerator": "L4-x1"}},
-    }
+def test_the_app_is_built_on_a_node_with_vllm_and_its_router_runs_on_every_node() -> None:
+    (server,) = model()["deployments"]
+    assert server["name"] == "VLLMServer:chat"
+    assert server["ray_actor_options"] == {"num_cpus": 0, "label_selector": {"llm-serving/accelerator": "L4-x1"}}
 
 
 def test_limits_without_values_are_the_applications_own() -> None:
@@ -113,6 +111,14 @@ def test_everything_a_model_may_say_reaches_its_application() -> None:
     assert server["user_config"] == {"sampling": {"temperature": 0, "top_p": 0.95}}
     assert (server["max_ongoing_requests"], server["max_queued_requests"]) == (16, 0)
     assert server["graceful_shutdown_timeout_s"] == 60
+
+
+def test_a_model_that_does_not_say_drains_no_longer_than_its_pod_may() -> None:
+    def drain(values: dict[str, Any]) -> Any:
+        return model(values)["deployments"][0]["graceful_shutdown_timeout_s"]
+
+    shorter = {"gateway": {"drainSeconds": 30}, "pipelines": {"drainSeconds": 30}, "maxDrainSeconds": 35}
+    assert (drain({}), drain(shorter)) == (120, 35)
 
 
 def test_null_is_as_if_left_out() -> None:

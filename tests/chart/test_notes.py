@@ -20,6 +20,8 @@ def test_the_notes_say_what_is_served_how_to_wait_and_how_to_call() -> None:
     assert "chat (generate) from hf://org/chat@main, in worker group l4" in text
     assert "docs (RAG over chat and embedder)" in text
     assert "wait rayservice/llm-serving --for=condition=Ready" in text
+    assert "{.status.activeServiceStatus.applicationStatuses}" in text
+    assert "helm -n default test llm-serving --timeout 1200s" in text
     assert "port-forward svc/llm-serving-serve-svc 8000" in text
     assert 'curl -H "Authorization: Bearer $KEY" $URL/v1/models' in text
 
@@ -79,7 +81,7 @@ WARNINGS: dict[str, tuple[dict[str, Any], str]] = {
             "pipelines": {"replicas": {"max": 1}},
         },
         "[WARNING] rag.docs.vectorStore.uri is a file in the pod: its documents go with the pod. "
-        "Use a Milvus server for what must stay.",
+        "Use a Milvus server for what must stay, or set pipelines.dataClaim.",
     ),
 }
 
@@ -87,6 +89,16 @@ WARNINGS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("values", "warning"), WARNINGS.values(), ids=list(WARNINGS))
 def test_what_is_unusual_is_warned_about(values: dict[str, Any], warning: str) -> None:
     assert warnings({**QUIET, **values}) == [warning]
+
+
+def test_documents_on_a_claim_are_usual() -> None:
+    pipelines = {"replicas": {"max": 1}, "dataClaim": "vectors"}
+    rag = {"docs": {**DOCS, "vectorStore": {"uri": "docs.db"}}}
+    assert warnings({**QUIET, "rag": rag, "pipelines": pipelines}) == []
+
+
+def test_a_plain_upgrade_is_enough() -> None:
+    assert "--force-conflicts" not in notes(QUIET)
 
 
 def test_usual_values_give_no_warning() -> None:

@@ -74,6 +74,10 @@ def test_pods_and_haproxy_outlive_the_longest_drain() -> None:
             assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 900
 
 
+def test_the_head_goes_at_once_since_nothing_runs_on_it() -> None:
+    assert environment(groups()["head"])["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "0"
+
+
 def test_the_head_lists_all_its_ports() -> None:
     assert {one["name"]: one["containerPort"] for one in ray_container(groups()["head"])["ports"]} == {
         "gcs-server": 6379,
@@ -147,6 +151,17 @@ def test_claims_with_weights_are_mounted_where_sources_look_for_them() -> None:
     rendered = groups({"workerGroups": {"l4": {"modelClaims": ["weights", "more"]}}})
     assert mounts(rendered["l4"]).items() >= {"/mnt/models/weights": "weights", "/mnt/models/more": "more"}.items()
     assert "/mnt/models/weights" not in mounts(rendered["l40s"])
+
+
+def test_documents_go_with_the_pod_or_stay_on_a_claim() -> None:
+    def data(group: dict[str, Any]) -> dict[str, Any]:
+        (found,) = (one for one in group["template"]["spec"]["volumes"] if one["name"] == "data")
+        return {key: value for key, value in found.items() if key != "name"}
+
+    on_a_claim = groups({"pipelines": {"dataClaim": "vectors"}})
+    assert data(groups()["cpu"]) == {"emptyDir": {}}
+    assert data(on_a_claim["cpu"]) == {"persistentVolumeClaim": {"claimName": "vectors"}}
+    assert on_a_claim["l4"] == groups()["l4"]
 
 
 def test_the_hub_token_goes_to_workers_with_models_only() -> None:

@@ -32,5 +32,9 @@ def test_fields_that_kuberay_ignores_or_that_end_the_service_are_not_rendered() 
     assert "annotations" not in service["metadata"]
 
 
+def test_kuberay_finds_its_finalizer_and_has_nothing_to_write() -> None:
+    assert the(render_chart(), "RayService")["metadata"]["finalizers"] == ["ray.io/rayservice-finalizer"]
+
+
 def test_the_ray_version_is_the_images() -> None:
     assert the(render_chart(), "RayService")["spec"]["rayClusterConfig"]["rayVersion"] == "2.60.0"

@@ -391,6 +391,34 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "gateway.host: 127.0.0.1 is reached from inside the pod only, and an Ingress comes from outside; set 0.0.0.0",
         {"gateway": {"host": "127.0.0.1"}},
     ),
+    "two places for Redis": (
+        {"redis": {"enabled": True, "address": "redis:6379"}},
+        "redis.address: redis.enabled installs a Redis of the release's own, got redis:6379; keep one of the two",
+        {"redis": {"enabled": False, "address": "redis:6379"}},
+    ),
+    "a Redis without a port": (
+        {"redis": {"address": "rediss://redis.example.com"}},
+        "redis.address: not an address, got rediss://redis.example.com; set host:port, redis://host:port or "
+        "rediss://host:port, and the password in redis.existingSecret",
+        {"redis": {"address": "rediss://redis.example.com:6380"}},
+    ),
+    "a Redis with its password in the address": (
+        {"redis": {"address": "redis://:secret@redis:6379"}},
+        "redis.address: not an address, got …@redis:6379; set host:port, redis://host:port or rediss://host:port, and "
+        "the password in redis.existingSecret",
+        {"redis": {"address": "redis://redis:6379", "existingSecret": "our-redis"}},
+    ),
+    "a password for no Redis": (
+        {"redis": {"existingSecret": "our-redis"}},
+        "redis.existingSecret: opens the Redis at redis.address, and there is none; set redis.address or leave it out",
+        {"redis": {"address": "redis:6379", "existingSecret": "our-redis"}},
+    ),
+    "a fullname too long for the pod of Redis": (
+        {"fullnameOverride": "a" * 47, "redis": {"enabled": True}},
+        "fullnameOverride: with redis.enabled a name may have 46 characters, or labels of Redis' pod would be too "
+        f"long, got 47 ({'a' * 47}); set a shorter fullnameOverride or release name",
+        {"fullnameOverride": "a" * 46, "redis": {"enabled": True}},
+    ),
 }
 
 

@@ -70,7 +70,7 @@ class Model(Config):
     max_queued_requests: int | None = Field(None, ge=0)
     """Requests a replica holds beyond that, before it refuses with 429; 64 unless set."""
     drain_seconds: int | None = Field(None, ge=0)
-    """Seconds a replica that is replaced may finish its streams; 120 unless set."""
+    """Seconds a replica that is replaced may finish its streams; 120, or maxDrainSeconds if less, unless set."""
     surge_percent: int | None = Field(None, ge=0, le=100)
     """Replicas, in percent, that start before old ones stop in a rollout; 100 unless set."""
     sampling: Sampling | None = None
@@ -122,6 +122,7 @@ class Pipelines(Config):
     max_ongoing_requests: int = Field(ge=1)
     max_queued_requests: int = Field(ge=0)
     drain_seconds: int = Field(ge=0)
+    data_claim: str
 
 
 class Overrides(Config):
@@ -271,6 +272,24 @@ class ServiceAccount(Config):
     annotations: dict[str, str]
 
 
+class RedisStorage(Config):
+    """The volume of the installed Redis."""
+
+    size: str = Field(min_length=1)
+    class_name: str
+
+
+class Redis(Config):
+    """The Redis that keeps what the head knows."""
+
+    enabled: bool
+    address: str
+    existing_secret: str
+    image: str = Field(min_length=1)
+    resources: Verbatim
+    storage: RedisStorage
+
+
 class PodMonitor(Config):
     """A PodMonitor for the Ray pods."""
 
@@ -331,5 +350,6 @@ class Values(Config):
     ingress: Ingress
     security: Security
     service_account: ServiceAccount
+    redis: Redis
     monitoring: Monitoring
     extra_objects: list[Verbatim | str]

@@ -55,6 +55,29 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .Values.security.internal.existingSecret | default (printf "%s-internal" (include "llm-serving.fullname" .)) }}
 {{- end -}}
 
+{{- /* Renders the name of everything that belongs to the Redis of the release. Scope: the root. */ -}}
+{{- define "llm-serving.redisName" -}}
+{{ include "llm-serving.fullname" . }}-redis
+{{- end -}}
+
+{{- /* Renders the address of the Redis and the Secret that opens it ("" for none), as YAML; nothing without Redis.
+Scope: the root. */ -}}
+{{- define "llm-serving.redisConnection" -}}
+{{- $redis := .Values.redis }}
+{{- $name := include "llm-serving.redisName" . }}
+{{- if $redis.enabled }}
+{{- dict "address" (printf "%s:6379" $name) "secret" $name | toYaml }}
+{{- else if $redis.address }}
+{{- dict "address" $redis.address "secret" $redis.existingSecret | toYaml }}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the seconds that `helm test` may take: a model that starts from nothing, and some for the answers.
+Scope: the root. */ -}}
+{{- define "llm-serving.testSeconds" -}}
+{{ add (int .Values.gateway.firstByteTimeoutS) 300 }}
+{{- end -}}
+
 {{- /* Renders a map without its null entries, as YAML. Scope: the map. */ -}}
 {{- define "llm-serving.withoutNulls" -}}
 {{- $kept := dict }}

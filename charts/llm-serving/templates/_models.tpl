@@ -57,7 +57,7 @@ and `labelSelector` leads to its nodes. Scope: the root. */ -}}
       "task" "generate"
       "maxOngoingRequests" 64
       "maxQueuedRequests" 64
-      "drainSeconds" 120
+      "drainSeconds" (min 120 $root.Values.maxDrainSeconds)
       "surgePercent" 100
       "sampling" dict
       "engine" dict

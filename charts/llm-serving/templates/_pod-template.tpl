@@ -29,13 +29,7 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with .spec.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-securityContext:
-  runAsNonRoot: true
-  runAsUser: 1000
-  runAsGroup: 1000
-  fsGroup: 1000
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
+securityContext: {{- include "llm-serving.podSecurity" 1000 | nindent 2 }}
 containers:
 - name: ray
   image: {{ include "llm-serving.image" (dict "root" .root "name" .spec.image) }}
@@ -79,7 +73,10 @@ Scope: as llm-serving.podTemplate. */ -}}
 - name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS
   value: "5,10,25,50,100,250,500,1000,2500,5000,10000,30000,60000,120000,300000,600000"
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
-{{- if eq .role "worker" }}
+{{- if eq .role "head" }}
+# Nothing runs on the head that could finish first.
+- {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: "0"}
+{{- else }}
 # A worker told to go finishes its streams first.
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .root.Values.maxDrainSeconds | int | quote }}}
 {{- end }}
@@ -119,6 +116,16 @@ readinessProbe:
   periodSeconds: 5
   timeoutSeconds: 5
   failureThreshold: 3
+{{- end -}}
+
+{{- /* Renders a pod's security context, within Kubernetes' restricted standard. Scope: the user's id. */ -}}
+{{- define "llm-serving.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
 {{- /* Renders a container's security context. The volumes below are all Ray, HAProxy and vLLM write to.
@@ -163,9 +170,13 @@ capabilities: {drop: [ALL]}
   secret: {secretName: {{ include "llm-serving.internalSecret" .root }}, defaultMode: 0440}
 {{- end }}
 {{- if .spec.pipelines }}
-# Embedded vector stores. It goes with the pod: use a Milvus server for what must stay.
+# Embedded vector stores.
 - name: data
+  {{- with .root.Values.pipelines.dataClaim }}
+  persistentVolumeClaim: {claimName: {{ . }}}
+  {{- else }}
   emptyDir: {}
+  {{- end }}
 {{- if eq .root.Values.security.auth "apiKeys" }}
 - name: api-keys
   secret: {secretName: {{ include "llm-serving.apiKeysSecret" .root }}, defaultMode: 0440}

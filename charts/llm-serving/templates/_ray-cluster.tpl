@@ -9,6 +9,15 @@ autoscalerOptions:
   # A volume of the head's: the sidecar's root is read-only too.
   volumeMounts:
   - {name: temporary, mountPath: /tmp}
+{{- with include "llm-serving.redisConnection" . | fromYaml }}
+gcsFaultToleranceOptions:
+  redisAddress: {{ .address }}
+  {{- with .secret }}
+  redisPassword:
+    valueFrom:
+      secretKeyRef: {name: {{ . }}, key: password}
+  {{- end }}
+{{- end }}
 headGroupSpec:
   serviceType: ClusterIP
   rayStartParams:

@@ -61,7 +61,8 @@ pipelines' calls have room; serve_apps.gateway.app.HEADROOM is the same. */}}
 {{- end -}}
 
 {{- /* Renders one model's application. What Serve applies in place stands under `deployments`; `args` restart its
-replicas. LLMRouter carries the selector so that Serve builds the application on a node that has vLLM.
+replicas. `label_selector` has Serve build the application, too, on a node that has vLLM; the replica's place is decided
+by its placement group. LLMRouter may not carry one: Serve wants it on every node with a proxy.
 Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
 {{- define "llm-serving.modelApplication" -}}
 {{- $model := .model -}}
@@ -92,7 +93,6 @@ Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
   - name: VLLMServer:{{ .name }}
     {{- include "llm-serving.limits" $model | nindent 4 }}
     user_config: {{- dict "sampling" $model.sampling | toYaml | nindent 6 }}
-  - name: LLMRouter
     ray_actor_options:
       num_cpus: 0
       label_selector: {{- toYaml $model.labelSelector | nindent 8 }}

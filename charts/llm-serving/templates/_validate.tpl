@@ -6,7 +6,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
 {{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml }}
 {{- $scope := dict "root" . "models" $models "groups" $groups "pipelines" $pipelines }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "gateway" "rag" "pipelines" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "gateway" "rag" "pipelines" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "redis" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -311,5 +311,21 @@ ingress.host: missing; set the host clients call
 {{- if eq .root.Values.gateway.host "127.0.0.1" }}
 gateway.host: 127.0.0.1 is reached from inside the pod only, and an Ingress comes from outside; set 0.0.0.0
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.redis" -}}
+{{- $redis := .root.Values.redis }}
+{{- $name := include "llm-serving.fullname" .root }}
+{{- if and $redis.enabled $redis.address }}
+redis.address: redis.enabled installs a Redis of the release's own, got {{ $redis.address }}; keep one of the two
+{{- else if and $redis.address (not (regexMatch "^(rediss?://)?[^/:@]+:[0-9]+$" $redis.address)) }}
+redis.address: not an address, got {{ regexReplaceAll ".*@" $redis.address "…@" }}; set host:port, redis://host:port or rediss://host:port, and the password in redis.existingSecret
+{{- end }}
+{{- if and $redis.existingSecret (not $redis.address) }}
+redis.existingSecret: opens the Redis at redis.address, and there is none; set redis.address or leave it out
+{{- end }}
+{{- if and $redis.enabled (eq (len $name) 47) }}
+fullnameOverride: with redis.enabled a name may have 46 characters, or labels of Redis' pod would be too long, got 47 ({{ $name }}); set a shorter fullnameOverride or release name
 {{- end }}
 {{- end -}}

@@ -28,8 +28,8 @@
 {{- end }}
 {{- end }}
 {{- range $name, $pipeline := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml }}
-{{- if hasSuffix ".db" (dig "vectorStore" "uri" "" $pipeline) }}
-[WARNING] rag.{{ $name }}.vectorStore.uri is a file in the pod: its documents go with the pod. Use a Milvus server for what must stay.
+{{- if and (hasSuffix ".db" (dig "vectorStore" "uri" "" $pipeline)) (not $.Values.pipelines.dataClaim) }}
+[WARNING] rag.{{ $name }}.vectorStore.uri is a file in the pod: its documents go with the pod. Use a Milvus server for what must stay, or set pipelines.dataClaim.
 {{- end }}
 {{- end }}
 {{- end -}}
