@@ -21,5 +21,7 @@ TENANT_HEADER = "x-llm-tenant"
 REQUEST_ID_HEADER = "x-request-id"
 #: Tells Ray Serve not to watch for the client's disconnect, so that vLLM sees it and aborts the generation itself.
 DISCONNECT_HEADER = "x-request-disconnect-disabled"
+#: On the gateway's own answer to an internal path that no application serves.
+ABSENT_HEADER = "x-llm-absent"
 #: Says which parts of a pipeline did not take part in an answer, comma separated (for example ``retrieval``).
 DEGRADED_HEADER = "x-rag-degraded"

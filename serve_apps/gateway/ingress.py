@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.logging import request_id as logged_request_id
 from serve_apps.common.middleware import Message, Receive, Scope, Send, send_error
-from serve_apps.common.protocol import REQUEST_ID_HEADER
+from serve_apps.common.protocol import ABSENT_HEADER, REQUEST_ID_HEADER
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.gateway import routing
 from serve_apps.gateway.admission import RETRY_AFTER_S, Slots
@@ -38,6 +38,13 @@ _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 #: Where model and pipeline apps stand. Serve hands such a path to the gateway only while that app is not there.
 _INTERNAL_PREFIX = "/internal/"
 _REQUEST_ID_HEADER = REQUEST_ID_HEADER.encode()
+
+
+class _Absent(Unavailable):
+    """No application serves an internal path; for the gateway itself, which knows it by the header."""
+
+    def headers(self) -> dict[str, str]:
+        return super().headers() | {ABSENT_HEADER: "true"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +148,7 @@ class Ingress:
     async def _answer(self, call: _Call) -> None:
         exchange = call.exchange
         if exchange.path.startswith(_INTERNAL_PREFIX) and self._authenticator.is_internal(call.headers):
-            raise Unavailable(
-                f"No application answers {exchange.path} yet.", code="model_unavailable", retry_after_s=RETRY_AFTER_S
-            )
+            raise _Absent(f"No application serves {exchange.path}.", code="model_unavailable")
         kind = routing.kind_of(exchange.method, exchange.path)
         if exchange.path in _OPEN_PATHS:
             await self._answer_here(call)

@@ -42,13 +42,21 @@ def translated(model: str, status: int, retry_after: str | None, body: bytes) ->
             f'The model "{model}" is busy; try again later.', code="model_overloaded", retry_after_s=after_s
         )
     if status in (404, 503):  # a 404 that is not the model's own means that its application is not there
-        return Unavailable(
-            f'The model "{model}" is not available yet.', code="model_unavailable", retry_after_s=after_s
-        )
+        return absent(model, after_s)
     detail = document.get("detail")
     if status in (400, 422) and isinstance(detail, str) and not _INTERNALS.search(detail):
         return InvalidRequest(detail)
     return _generic(model, status)
+
+
+def absent(model: str, retry_after_s: int = RETRY_AFTER_S) -> Unavailable:
+    """The error for a model that nobody serves now."""
+    return Unavailable(
+        f'The model "{model}" is not available: it is starting, or it could not start. The status of the RayService, '
+        "which whoever runs this service can read, says which, and why.",
+        code="model_unavailable",
+        retry_after_s=retry_after_s,
+    )
 
 
 def _generic(model: str, status: int) -> ServingError:

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from serve_apps.common.errors import ServingError, Unavailable, UpstreamFailed, UpstreamTimeout
+from serve_apps.common.errors import ServingError, UpstreamFailed, UpstreamTimeout
 from serve_apps.common.middleware import Receive, Send
-from serve_apps.common.protocol import DEGRADED_HEADER
+from serve_apps.common.protocol import ABSENT_HEADER, DEGRADED_HEADER
 from serve_apps.gateway.exchange import Exchange
-from serve_apps.gateway.refusals import RETRY_AFTER_S, translated
+from serve_apps.gateway.refusals import absent, translated
 from serve_apps.gateway.request import Disconnected, RawHeaders
 
 #: How long an upstream may take to accept a connection, in seconds.
 CONNECT_TIMEOUT_S = 5
+#: Before each further attempt at an upstream that is not there, in seconds. A proxy that starts anew, or a head that
+#: comes back and lets routers start, takes no longer; who asks a model that is broken waits that long for the refusal.
+PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 #: How long an idle connection is kept, in seconds: less than uvicorn's 5 s, so that we close it first.
 KEEPALIVE_S = 4
 #: As much of an error's body as is read, in bytes; a larger one is no OpenAI error.
@@ -128,7 +131,25 @@ class Relay:
                 response.close()  # closes the connection, unless the answer was read to its end
 
     async def _respond(self, outbound: Outbound, model: str) -> aiohttp.ClientResponse:
-        """The upstream's response, headers read."""
+        """The upstream's response, headers read. One that is not there is asked again: it has done nothing yet.
+
+        Raises:
+            Unavailable: it is still not there.
+        """
+        for pause_s in (*PAUSES_S, None):
+            try:
+                response = await self._request(outbound)
+                if not _is_absence(response):
+                    return response
+                response.close()
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+                pass
+            if pause_s is not None:
+                await asyncio.sleep(pause_s)
+        raise absent(model)
+
+    async def _request(self, outbound: Outbound) -> aiohttp.ClientResponse:
+        """One attempt; a second one where a kept connection turns out closed."""
         if self._session is None:
             raise RuntimeError("the relay is not open")
         attempts = 2 if outbound.repeatable else 1
@@ -143,9 +164,7 @@ class Relay:
                     allow_redirects=False,
                 )
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-                raise Unavailable(
-                    f'The model "{model}" is not available.', code="model_unavailable", retry_after_s=RETRY_AFTER_S
-                ) from None
+                raise
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError):
                 if not attempts:
                     raise
@@ -217,6 +236,17 @@ async def _error_body(response: aiohttp.ClientResponse, model: str) -> bytes:
     if error is not None:
         raise error
     return body
+
+
+def _is_absence(response: aiohttp.ClientResponse) -> bool:
+    """Whether it is a proxy's word that nobody stands behind it, and not the upstream's, which speaks JSON.
+
+    A refusal under load says when to come back.
+    """
+    if ABSENT_HEADER in response.headers:
+        return True
+    theirs = response.content_type == "application/json" or "retry-after" in response.headers
+    return response.status in (404, 503) and not theirs
 
 
 def _is_sse(response: aiohttp.ClientResponse) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serve_apps.gateway import relay
 from tests.serve_apps.gateway.conftest import GatewayServer, chat_at
 from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream
 
@@ -181,7 +182,57 @@ def test_a_redirect_is_not_followed(upstream: StartUpstream, gateway: StartGatew
     assert len(server.received) == 1
 
 
-def test_nobody_listening_is_503_with_a_time_to_come_back(gateway: StartGateway) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts at an upstream that is not there follow each other at once."""
+    monkeypatch.setattr(relay, "PAUSES_S", (0.0, 0.0))
+
+
+ABSENCES = [
+    pytest.param(503, b"<html>No server is available</html>", {"content-type": "text/html"}, id="haproxy"),
+    pytest.param(404, b"Path '/internal/chat' not found", {"content-type": "text/plain"}, id="serve"),
+    pytest.param(503, b'{"error":{"message":"/internal/chat"}}', JSON | {"x-llm-absent": "true"}, id="gateway"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "headers"), ABSENCES)
+def test_an_upstream_that_is_not_there_yet_is_asked_again(
+    upstream: StartUpstream, gateway: StartGateway, impatient: None, status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    async def there_at_last(answer: Answer) -> None:
+        if len(server.received) < 3:
+            await answer.whole(status, body, headers)
+        else:
+            await answer.whole(200, b"{}", JSON)
+
+    server, url = upstream(there_at_last)
+    assert gateway(chat_at(url)).chat().status_code == 200
+    assert len(server.received) == 3
+
+
+@pytest.mark.parametrize(("status", "body", "headers"), ABSENCES)
+def test_an_upstream_that_stays_away_is_503_without_the_proxys_words(
+    upstream: StartUpstream, gateway: StartGateway, impatient: None, status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    server, url = upstream(answering(status, body, headers))
+    response = gateway(chat_at(url)).chat()
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    assert error_of(response)["code"] == "model_unavailable"
+    assert error_of(response)["message"].startswith('The model "chat" is not available: it is starting, or')
+    assert "/internal" not in response.text
+    assert len(server.received) == 3
+
+
+@pytest.mark.parametrize("headers", [JSON, {"content-type": "text/plain", "retry-after": "1"}])
+def test_an_upstreams_own_503_is_not_asked_again(
+    upstream: StartUpstream, gateway: StartGateway, impatient: None, headers: dict[str, str]
+) -> None:
+    server, url = upstream(answering(503, b'{"error":{"message":"The engine is asleep."}}', headers))
+    assert gateway(chat_at(url)).chat().status_code == 503
+    assert len(server.received) == 1
+
+
+def test_nobody_listening_is_503_with_a_time_to_come_back(gateway: StartGateway, impatient: None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     response = gateway(chat_at(f"http://127.0.0.1:{port}")).chat()
