@@ -7,20 +7,21 @@ RUN := .venv/bin/python
 CHART_TESTS := tests/chart
 SERVE_TESTS := tests/serve
 MODEL_TESTS := tests/demo
-UNIT_TESTS := $(filter-out $(CHART_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) tests/__pycache__,\
+E2E_TESTS := tests/e2e
+UNIT_TESTS := $(filter-out $(CHART_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) $(E2E_TESTS) tests/__pycache__,\
     $(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
 # Arguments for pytest, for example: make test-unit ARGS="-k gateway -x"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo key test test-unit test-chart test-serve test-model lint format generate golden verify lock tools \
-    images environment clean
+.PHONY: help demo key images test test-unit test-chart test-serve test-model e2e lint cluster cluster-down packages \
+    format generate golden verify lock environment tools clean
 
 ##@ Use
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	    /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	    /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: environment ## Serve a preset on this machine and ask its documents (ASK="…" EXIT=1 PORT=8000 FILE=values/rag.yaml)
 	@$(RUN) -m tools.demo $(if $(ASK),--ask "$$ASK") $(if $(EXIT),--exit) $(if $(PORT),--port $(PORT)) \
@@ -29,8 +30,8 @@ demo: environment ## Serve a preset on this machine and ask its documents (ASK="
 key: environment ## Make an API key (ID=team-a)
 	@$(RUN) -m tools.key "$(ID)"
 
-images: environment ## Build the images with docker, podman or buildah (NAMES="ray-serve ray-vllm ray-vllm-cpu" REGISTRY= BASE=)
-	@$(RUN) -m tools.images $(NAMES) $(if $(REGISTRY),--registry "$(REGISTRY)") $(if $(BASE),--base "$(BASE)")
+images: environment ## Build the images with docker, podman or buildah (NAMES="ray-serve …" REGISTRY= BASE=; LOCAL=1: see images/)
+	@$(RUN) -m tools.images $(NAMES) $(if $(LOCAL),--local) $(if $(REGISTRY),--registry "$(REGISTRY)") $(if $(BASE),--base "$(BASE)")
 
 ##@ Test
 
@@ -49,6 +50,9 @@ test-serve: environment ## The rendered config on real Ray and HAProxy, with a f
 test-model: environment ## The demo with real models on CPU
 	@$(RUN) -m pytest $(MODEL_TESTS) $(ARGS)
 
+e2e: environment ## The chart, the images and real models on a cluster: that of KUBECONFIG, of kind, or `make cluster`
+	@$(RUN) -m pytest $(E2E_TESTS) $(ARGS)
+
 lint: environment ## Check Python, YAML and the chart
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
@@ -57,6 +61,17 @@ lint: environment ## Check Python, YAML and the chart
 	@$(RUN) -m yamllint --strict .
 	@helm=$$($(RUN) -m tools.gotools helm) && ct=$$($(RUN) -m tools.gotools ct) && \
 	    PATH="$$(dirname "$$helm"):$(CURDIR)/.venv/bin:$$PATH" "$$ct" lint --config ct.yaml
+
+##@ Cluster
+
+cluster: environment ## Start a Kubernetes with KubeRay on this machine, as root (GPUS=2 fakes GPUs on every node)
+	@$(RUN) -m tools.cluster up $(if $(GPUS),--gpus $(GPUS))
+
+cluster-down: environment ## End it; the images that its nodes have stay in the cache
+	@$(RUN) -m tools.cluster down
+
+packages: environment ## Install the Debian packages it needs, as root
+	@$(RUN) -m tools.cluster packages
 
 ##@ Write
 

@@ -16,16 +16,34 @@ COMMANDS = sorted({shlex.join(words): words for file in FILES for words in comma
 PROVEN_BY = {
     r"make demo( ASK=.*)?( EXIT=1)?": "tests/demo/test_demo.py::test_the_answer_is_printed_with_a_source_from_the_docs",
     r"make environment": "tests/tools/test_environment.py::test_an_environment_is_made_once",
-    r"make images.*": "tests/tools/test_images.py::test_images_are_built_from_their_lock",
+    r"make images.*": "tests/tools/images/test_main.py::test_images_are_built_from_their_lock",
+    r".* -m tools\.images --local .*": "tests/tools/images/test_main.py::test_local_ones_need_no_builder_with_a_daemon",
+    r"make packages": "tests/tools/cluster/test_requirements.py::test_missing_packages_are_installed",
+    r"(make cluster|export KUBECONFIG=.*|kubectl get pods --all-namespaces)": (
+        "tests/e2e/test_cluster.py::test_a_second_start_changes_nothing"
+    ),
+    r"make cluster-down": "tests/tools/cluster/test_main.py::test_what_stays_after_the_end_is_named",
+    r".* -m tools\.cluster load .*": (
+        "tests/tools/cluster/test_loading.py::test_an_image_goes_to_the_nodes_that_lack_that_very_one"
+    ),
+    r".* -m tools\.cluster (lose|join) node2": "tests/e2e/test_cluster.py::test_a_node_is_lost_and_comes_back",
     r"make lock": "tests/tools/test_lock.py::test_a_lock_has_all_that_its_intent_names",
     # Rewrites files; that it would change nothing is tested.
     r"make golden": "tests/chart/test_presets.py::test_it_renders_as_checked_in",
     r"make generate": "tests/chart/test_schema.py::test_it_is_up_to_date",
     r"make format": "tests/docs/test_commands.py::test_make_knows_its_targets",
-    # This run itself.
-    r"make test": "tests/docs/test_commands.py::test_make_knows_its_targets",
+    # This run itself, and the one beside it.
+    r"make (test|e2e)": "tests/docs/test_commands.py::test_make_knows_its_targets",
     r"kubectl .*patch secret .*": "tests/tools/test_key.py::test_the_printed_key_is_recognised_by_the_printed_entry",
     r"kubectl .*wait .*": "tests/chart/test_notes.py::test_the_notes_say_what_is_served_how_to_wait_and_how_to_call",
+    r"kubectl .*get rayservice .*": "tests/e2e/test_rolling.py::test_an_image_rolls_a_new_cluster",
+    r"helm upgrade [^…]*": "tests/e2e/test_in_place.py::test_settings_and_routes_change_in_running_replicas",
+    # The last resort: what makes it needless is proven.
+    r"helm upgrade … --force-conflicts": "tests/chart/test_rayservice.py::"
+    "test_kuberay_finds_its_finalizer_and_has_nothing_to_write",
+    r"helm .*rollback .*": "tests/e2e/test_broken_model.py::test_a_broken_model_harms_no_other_and_is_taken_back",
+    r"helm .*test .*": "tests/e2e/test_install.py::test_helm_test_asks_it",
+    r"helm .*uninstall .*": "tests/e2e/test_uninstall.py::test_nothing_is_left_of_an_uninstalled_release",
 }
 #: What is run here; a command that would change a cluster is only rendered.
 RUN = (r"make", r"make key ID=[a-z-]+", r"helm (install|template|lint) .*")

@@ -1,0 +1,128 @@
+"""The releases that the steps share, their order, and what is told at the end."""
+
+import logging
+import re
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import evidence
+from tests.e2e.preparation import NAMESPACE, prepare, remove
+from tests.e2e.release import Release
+from tests.e2e.summary import Step, table
+from tools.cluster.target import Target, target
+from tools.demo.rendered import REPOSITORY
+
+HERE = Path(__file__).parent
+VALUES = REPOSITORY / "values"
+#: One release goes through a whole life, so the order of the modules is part of the tests.
+ORDER = (
+    "test_install",
+    "test_answers",
+    "test_head_loss",
+    "test_in_place",
+    "test_broken_model",
+    "test_documents_stay",
+    "test_uninstall",
+    "test_rolling",
+    "test_ct_install",
+    "test_cluster",
+)
+_STEPS = pytest.StashKey[list[Step]]()
+_TARGET = pytest.StashKey[Target]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--keep", action="store_true", help="use the releases that are there, and leave them there")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STEPS] = []
+    # Minutes pass in a step: what it does and waits for is told as it happens.
+    config.option.log_cli_level = config.option.log_cli_level or "INFO"
+    for clients in ("httpx", "httpx2"):  # they tell of every request
+        logging.getLogger(clients).setLevel(logging.WARNING)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ours = [item for item in items if item.path.parent == HERE]
+    if unplaced := {item.path.stem for item in ours} - set(ORDER):
+        raise pytest.UsageError(f"say in {__file__} when these run: {', '.join(sorted(unplaced))}")
+    others = [item for item in items if item.path.parent != HERE]
+    items[:] = [*others, *sorted(ours, key=lambda item: ORDER.index(item.path.stem))]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note the step for the summary; keep the evidence of a failure while it is fresh."""
+    report = yield
+    if item.path.parent != HERE:
+        return report
+    if report.failed and (cluster := item.config.stash.get(_TARGET, None)):
+        folder = evidence.keep(cluster, re.sub(r"\W+", "-", item.name))
+        report.sections.append(("kept of the cluster", str(folder)))
+    _note(item, report)
+    return report
+
+
+def _note(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Add a phase of a step to the step: its fixtures' time counts, and its worst outcome."""
+    steps = item.config.stash[_STEPS]
+    name = f"{item.path.stem}::{item.name}"
+    before = steps.pop() if steps and steps[-1].name == name else Step("passed", 0, name, "")
+    proves = str(getattr(item, "obj", item).__doc__ or "").strip().partition("\n")[0]
+    measured = [str(value) for key, value in item.user_properties if key == "measured"]
+    if report.skipped and isinstance(report.longrepr, tuple):
+        measured.append(report.longrepr[2])
+    outcome = before.outcome if report.passed else report.outcome
+    steps.append(Step(outcome, before.seconds + report.duration, name, proves, measured))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if steps := config.stash[_STEPS]:
+        terminalreporter.section("what was proven")
+        for line in table(steps):
+            terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Target]:
+    """The cluster, with images, a fresh namespace and its claims; the namespace stays after a failure."""
+    keep = bool(request.config.getoption("--keep"))
+    found = target()
+    request.config.stash[_TARGET] = found
+    prepare(found, keep=keep)
+    yield found
+    if not keep and not request.session.testsfailed:
+        remove(found)
+
+
+@pytest.fixture(scope="session")
+def release(request: pytest.FixtureRequest, cluster: Target) -> Release:
+    """The main release, installed: the preset rag on the environment ci."""
+    files = [VALUES / "rag.yaml", VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
+    return installed(request, Release(cluster, NAMESPACE, "llm-serving", files, needed(cluster)))
+
+
+@pytest.fixture(scope="session")
+def rolling(request: pytest.FixtureRequest, cluster: Target) -> Release:
+    """A release so small that two of its RayClusters fit side by side."""
+    files = [VALUES / "environments" / "ci.yaml", HERE / "rolling.yaml"]
+    return installed(request, Release(cluster, NAMESPACE, "rolling-llm-serving", files, needed(cluster)))
+
+
+def needed(cluster: Target) -> tuple[str, ...]:
+    """Settings for a cluster that is not ours: its nodes do not have our label."""
+    return () if cluster.kind == "ours" else ("workerGroups.cpu-models.nodeSelector=null",)
+
+
+def installed(request: pytest.FixtureRequest, release: Release) -> Release:
+    """The release, installed unless it is there and may be kept."""
+    there = release.name in release.helm("list", "--short").split()
+    if not (there and request.config.getoption("--keep")):
+        release.install()
+    return release

@@ -1,0 +1,239 @@
+"""A release of the chart on the cluster: what Helm does with it, and what is seen of it from outside."""
+
+import base64
+import json
+import logging
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.e2e.waiting import until
+from tools.cluster.target import Target
+from tools.demo.rendered import CHART, REPOSITORY
+
+logger = logging.getLogger(__name__)
+
+#: Helm's own timeout for an install, and ours for what follows it, in seconds.
+INSTALL_TIMEOUT_S = 420
+#: A change of the Serve config to be in force; engines that start meanwhile take half a minute each.
+CHANGE_TIMEOUT_S = 240
+#: Serve's states of a replica that serves.
+LIVE = ("RUNNING", "UPDATING")
+#: Serve's own deployment beside every proxy: it comes and goes with nodes, and no model or stream is in it.
+ROUTER = "LLMRouter"
+#: Where the head tells what Serve says of itself.
+DASHBOARD_PORT = 8265
+#: For any answer: the first one of an engine on a busy CPU takes its time.
+CLIENT_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs of a release, by identity: two that are equal mean that nothing was replaced or restarted."""
+
+    pods: dict[str, tuple[str, int]]
+    """Each Ray pod's uid and the restarts of its containers."""
+    replicas: dict[str, list[str]]
+    """Each application's replicas, deployment by deployment."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release in its namespace."""
+
+    target: Target
+    namespace: str
+    name: str
+    files: Sequence[Path]
+    """Its values files."""
+    settings: Sequence[str] = ()
+    """``--set`` arguments for every install and upgrade: what this cluster needs."""
+
+    # Helm
+
+    def helm(self, *arguments: str, timeout_s: float = INSTALL_TIMEOUT_S + 60) -> str:
+        """What helm prints.
+
+        Raises:
+            AssertionError: helm failed, or took longer than ``timeout_s``.
+        """
+        command = ["helm", *arguments, "--namespace", self.namespace]
+        logger.info(" ".join(command))
+        try:
+            done = subprocess.run(
+                command,
+                cwd=REPOSITORY,
+                env=self.target.environment(),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=timeout_s,
+            )
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"not within {timeout_s:.0f} s: {' '.join(command)}") from None
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def install(self) -> None:
+        """``helm install --wait``, then the wait that NOTES tell of."""
+        self.helm("install", self.name, str(CHART), *self._values(), "--wait", f"--timeout={INSTALL_TIMEOUT_S}s")
+        self.wait_until_ready()
+
+    def upgrade(self, *settings: str, chart: Path = CHART) -> str:
+        """A plain ``helm upgrade`` with ``settings`` over the release's values; what Helm printed."""
+        return self.helm("upgrade", self.name, str(chart), *self._values(), *(f"--set={one}" for one in settings))
+
+    def _values(self) -> list[str]:
+        return [*(f"--values={file}" for file in self.files), *(f"--set={one}" for one in self.settings)]
+
+    def wait_until_ready(self, timeout_s: float = INSTALL_TIMEOUT_S) -> None:
+        """Wait for the RayService's condition Ready, as NOTES say, and for all of its applications.
+
+        Ready tells of the Service's endpoints; the first is there before the last model is loaded.
+        """
+        self.kubectl(
+            *("wait", f"rayservice/{self.name}", "--for=condition=Ready", f"--timeout={timeout_s:.0f}s"),
+            timeout_s=timeout_s + 30,
+        )
+        self.wait_until_running(timeout_s)
+
+    # Kubernetes
+
+    def kubectl(self, *arguments: str, input: str | None = None, check: bool = True, timeout_s: float = 120) -> str:  # noqa: A002  # as in subprocess
+        """What kubectl prints in the release's namespace."""
+        return self.target.kubectl(*arguments, input=input, namespace=self.namespace, check=check, timeout_s=timeout_s)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Create or change ``objects``."""
+        self.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def objects(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
+        """The objects of a kind; a selector is Kubernetes' own."""
+        printed = self.kubectl("get", kind, "-o=json", *([f"--selector={selector}"] if selector else []))
+        items: list[dict[str, Any]] = json.loads(printed)["items"]
+        return items
+
+    def rayservice(self) -> dict[str, Any]:
+        """The RayService."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", f"rayservice/{self.name}", "-o=json"))
+        return found
+
+    def active_cluster(self) -> str:
+        """The name of the RayCluster that serves."""
+        name: str = self.rayservice().get("status", {}).get("activeServiceStatus", {}).get("rayClusterName", "")
+        return name
+
+    def pods(self, role: str = "") -> list[dict[str, Any]]:
+        """The Ray pods, or those of one role: head, or a worker group's name."""
+        selectors = [f"app.kubernetes.io/instance={self.name}"]
+        if role:
+            selectors.append("ray.io/node-type=head" if role == "head" else f"ray.io/group={role}")
+        return self.objects("pods", ",".join([*selectors, "ray.io/cluster"]))
+
+    def pod(self, role: str) -> str:
+        """The name of the only pod of a role, as ``pods``."""
+        (pod,) = self.pods(role)
+        name: str = pod["metadata"]["name"]
+        return name
+
+    def serve_image(self) -> str:
+        """The image of the head: the programs of the tests run in it."""
+        head = self.rayservice()["spec"]["rayClusterConfig"]["headGroupSpec"]
+        image: str = head["template"]["spec"]["containers"][0]["image"]
+        return image
+
+    # Serve
+
+    def applications(self) -> dict[str, dict[str, Any]]:
+        """What Serve says of its applications; nothing while its head is away."""
+        path = f"services/{self.name}-head-svc:{DASHBOARD_PORT}/proxy/api/serve/applications/"
+        printed = self.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/{path}", check=False)
+        try:
+            applications: dict[str, dict[str, Any]] = json.loads(printed).get("applications", {})
+        except json.JSONDecodeError:
+            return {}
+        return applications
+
+    def statuses(self) -> dict[str, str]:
+        """Each application's status, in Serve's words."""
+        return {name: application["status"] for name, application in self.applications().items()}
+
+    def wait_until_running(self, timeout_s: float = CHANGE_TIMEOUT_S) -> None:
+        """Wait until every application of the Serve config runs."""
+        until(
+            f"all applications of {self.name} run",
+            self.statuses,
+            lambda statuses: statuses and set(statuses.values()) == {"RUNNING"},
+            timeout_s,
+        )
+
+    def running(self) -> Running:
+        """What runs now."""
+        pods = {
+            pod["metadata"]["name"]: (
+                pod["metadata"]["uid"],
+                sum(one["restartCount"] for one in pod["status"].get("containerStatuses", [])),
+            )
+            for pod in self.pods()
+        }
+        replicas = {
+            name: sorted(
+                replica["replica_id"]
+                for deployment_name, deployment in application["deployments"].items()
+                for replica in deployment["replicas"]
+                if deployment_name != ROUTER and replica["state"] in LIVE
+            )
+            for name, application in self.applications().items()
+        }
+        return Running(pods, replicas)
+
+    # Clients
+
+    @property
+    def service(self) -> str:
+        """The Service that the chart's Ingress routes to."""
+        return f"{self.name}-serve-svc"
+
+    @property
+    def service_url(self) -> str:
+        """Its address inside the cluster."""
+        return f"http://{self.service}:8000"
+
+    def key(self) -> str:
+        """The API key the chart made, read as NOTES say."""
+        secret = json.loads(self.kubectl("get", "secret", f"{self.name}-initial-key", "-o=json"))
+        return base64.b64decode(secret["data"]["key"]).decode()
+
+    @contextmanager
+    def forwarded(self) -> Iterator[httpx.Client]:
+        """An HTTP client with a key, through ``kubectl port-forward`` to the Service."""
+        command = ["kubectl", f"--namespace={self.namespace}", "port-forward", f"svc/{self.service}", ":8000"]
+        with subprocess.Popen(
+            command, env=self.target.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as forward:
+            try:
+                assert forward.stdout is not None
+                told = forward.stdout.readline()
+                found = re.search(r"127\.0\.0\.1:(\d+)", told)
+                assert found, f"{' '.join(command)}: {told}{forward.stdout.read() if forward.poll() else ''}"
+                with httpx.Client(
+                    base_url=f"http://127.0.0.1:{found[1]}",
+                    headers={"authorization": f"Bearer {self.key()}"},
+                    timeout=CLIENT_TIMEOUT_S,
+                ) as client:
+                    yield client
+            finally:
+                forward.terminate()
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    """Whether a pod is Ready and stays."""
+    conditions = pod["status"].get("conditions", [])
+    going = "deletionTimestamp" in pod["metadata"]
+    return not going and any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

@@ -1,0 +1,78 @@
+"""What clients get through the Service that the Ingress names, with the unmodified SDK and real models."""
+
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.documents import SOURCE, cited, upload
+from tests.e2e.release import Release
+
+PARIS = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def http(release: Release) -> Iterator[httpx.Client]:
+    with release.forwarded() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client(http: httpx.Client) -> Iterator[openai.OpenAI]:
+    key = http.headers["authorization"].removeprefix("Bearer ")
+    with openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=key, max_retries=0) as client:
+        yield client
+
+
+def test_a_question_is_answered_from_documents_with_citations(http: httpx.Client, client: openai.OpenAI) -> None:
+    """Documents are posted; the pipeline, asked as a model, answers and cites the one that has the answer."""
+    upload(http)
+    assert SOURCE in cited(client)
+
+
+def test_a_chat_is_streamed(client: openai.OpenAI) -> None:
+    """SmolLM2 on CPU streams an answer in many pieces, and the usage at its end."""
+    chunks = list(
+        client.chat.completions.create(
+            model="chat",
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+            messages=[{"role": "user", "content": PARIS}],
+        )
+    )
+    assert "Paris" in "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert len(chunks) > 3, "it came in one piece"
+    assert chunks[-1].usage is not None
+
+
+def test_texts_are_embedded(client: openai.OpenAI) -> None:
+    """MiniLM on CPU embeds; what is close in meaning is close in space."""
+    texts = ["a cat on a mat", "a kitten on a rug", "the interest rate of a bond"]
+    cat, kitten, bond = (one.embedding for one in client.embeddings.create(model="embedder", input=texts).data)
+    assert _dot(cat, kitten) > _dot(cat, bond) + 0.2
+
+
+def test_without_a_key_nobody_gets_in(http: httpx.Client) -> None:
+    """401 without a key, and with a wrong one."""
+    for headers in ({}, {"authorization": "Bearer sk-admin-guess"}):
+        answer = httpx.get(f"{http.base_url}/v1/models", headers=headers, timeout=60)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["type"]
+
+
+def test_an_unknown_model_is_told_the_known_ones(client: openai.OpenAI) -> None:
+    """404, and the names of the models there are."""
+    with pytest.raises(openai.NotFoundError, match="chat, docs, embedder"):
+        client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "hi"}])
+
+
+def test_a_model_is_not_reached_past_the_gateway(http: httpx.Client) -> None:
+    """401 from a model's own path, key or not: it answers the applications only."""
+    answer = http.post("/internal/chat/v1/chat/completions", json={"model": "chat", "messages": []})
+    assert answer.status_code == 401
+
+
+def _dot(left: list[float], right: list[float]) -> float:
+    return sum(a * b for a, b in zip(left, right, strict=True))
