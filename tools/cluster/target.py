@@ -15,7 +15,7 @@ from tools.cluster.errors import Failed
 from tools.cluster.kubectl import TIMEOUT_S, kubectl
 from tools.cluster.state import KUBECONFIG, alone
 from tools.gotools import binary
-from tools.images.image import IMAGES
+from tools.images.image import IMAGES, REPOSITORY
 from tools.images.local import export
 
 
@@ -88,9 +88,11 @@ def target() -> Target:
         file.write_text(_kind("get", "kubeconfig", "--name", clusters[0]))
         return Target(file, "kind", clusters[0])
     requirements.check_root()
-    with alone():
-        if not lifecycle.running():
-            lifecycle.up()
+    if not lifecycle.running():
+        # As a program of its own, after which the cluster's processes are nobody's children.
+        up = [sys.executable, "-m", "tools.cluster", "up"]
+        if subprocess.run(up, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=False).returncode:
+            raise Failed("the cluster did not start; it said why before this")
     return Target(KUBECONFIG, "ours")
 
 

@@ -1,4 +1,5 @@
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 
 from tools.cluster import lifecycle
 from tools.cluster import target as module
+from tools.cluster.errors import Failed
 from tools.cluster.state import KUBECONFIG
 from tools.cluster.target import Target, target
 
@@ -61,12 +63,31 @@ def test_the_kubeconfig_of_ours_means_ours(monkeypatch: pytest.MonkeyPatch) -> N
     assert target() == Target(KUBECONFIG, "ours")
 
 
-def test_ours_is_started_where_it_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[bool] = []
-    monkeypatch.setattr(lifecycle, "running", lambda: False)
-    monkeypatch.setattr(lifecycle, "up", lambda: started.append(True))
+@pytest.mark.parametrize("running", [True, False])
+def test_ours_is_started_where_it_does_not_run(monkeypatch: pytest.MonkeyPatch, running: bool) -> None:
+    started = programs(monkeypatch, returncode=0)
+    monkeypatch.setattr(lifecycle, "running", lambda: running)
     assert target().kind == "ours"
-    assert started == [True]
+    assert started == ([] if running else [["-m", "tools.cluster", "up"]])
+
+
+def test_a_cluster_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs(monkeypatch, returncode=1)
+    monkeypatch.setattr(lifecycle, "running", lambda: False)
+    with pytest.raises(Failed, match="the cluster did not start"):
+        target()
+
+
+def programs(monkeypatch: pytest.MonkeyPatch, returncode: int) -> list[list[str]]:
+    """Have programs end at once with ``returncode``; the arguments of each that was run."""
+    started: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        started.append(command[1:])
+        return subprocess.CompletedProcess(command, returncode)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return started
 
 
 def test_a_given_cluster_must_pull_images_itself(capsys: pytest.CaptureFixture[str]) -> None:
