@@ -14,6 +14,8 @@ from tests.e2e.waiting import until
 PROGRAM = Path(__file__).with_name("load_generator.py")
 #: Requests a second.
 RATE = 5
+#: Of each task, in a turn. A chat takes a core for a second where there are two, and the engines need them to start.
+TURN = {"generate": 1, "embed": 4}
 #: The first request is out by then; an image is there, a pod starts in seconds.
 START_TIMEOUT_S = 120
 #: A request without an answer by then has failed. Two cores start engines meanwhile, so answers may take their time.
@@ -98,7 +100,7 @@ class Load:
 
 @contextmanager
 def load(release: Release, models: dict[str, str]) -> Iterator[Load]:
-    """5 requests a second to ``models`` (with their tasks) in turn, from before the block to its end."""
+    """5 requests a second to ``models`` (with their tasks) by turns, from before the block to its end."""
     running = Load(f"load-{release.name}-{int(time.time())}")
     release.apply(_config_map(running.pod), _pod(running.pod, release, models))
     try:
@@ -140,7 +142,7 @@ def _pod(name: str, release: Release, models: dict[str, str]) -> dict[str, Any]:
     plain = {
         "URL": release.service_url,
         "RATE": RATE,
-        "MODELS": ",".join(f"{model}={task}" for model, task in models.items()),
+        "MODELS": ",".join(f"{model}={task}" for model, task in models.items() for _ in range(TURN[task])),
         "TIMEOUT_S": REQUEST_TIMEOUT_S,
         "LONGEST_S": LONGEST_S,
     }
