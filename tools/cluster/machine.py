@@ -5,7 +5,6 @@ too, and drops every mount.
 """
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -229,4 +228,4 @@ class Machine:
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process: nothing of the user's, whose proxy settings would lead it out of the cluster."""
-    return {"PATH": PATH, "HOME": os.environ.get("HOME", "/root"), MARK: str(FOLDER), **more}
+    return {"PATH": PATH, "HOME": str(Path.home()), MARK: str(FOLDER), **more}
