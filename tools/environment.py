@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
@@ -16,10 +14,10 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from tools.cache import cache
+from tools.cache import alone, cache
 
 REPOSITORY = Path(__file__).parents[1]
 LINK = REPOSITORY / ".venv"
@@ -92,26 +90,13 @@ def make_once(folder: Path, make: Callable[[Path], None]) -> None:
     """Have ``make`` fill ``folder`` unless an earlier run did to the end; runs side by side wait for one another."""
     if (folder / MARKER).exists():
         return
-    with alone(folder):
+    with alone(folder.with_name(f"{folder.name}.lock"), f"another run that builds {folder.name}"):
         if (folder / MARKER).exists():  # another run made it meanwhile
             return
         shutil.rmtree(folder, ignore_errors=True)
         check_disk(folder.parent, shutil.disk_usage(folder.parent).free)
         make(folder)
         (folder / MARKER).touch()
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock that belongs to ``folder``."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another run is building {folder.name}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def build(folder: Path) -> None:

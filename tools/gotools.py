@@ -4,7 +4,6 @@
 before there is a virtual environment.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -12,12 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.cache import cache
+from tools.cache import alone, cache
 
 MODULES = Path(__file__).parent / "go"
 #: The oldest Helm that renders the chart as the pinned one does.
@@ -71,10 +68,17 @@ class Tool:
         return digest.hexdigest()[:12]
 
 
-_KUBERNETES_STAMPS = tuple(
-    (f"k8s.io/component-base/version.{name}", value)
-    for name, value in (("gitVersion", "{version}"), ("gitMajor", "{major}"), ("gitMinor", "{minor}"))
-)
+def _kubernetes(program: str, build_time: str) -> Tool:
+    """One of Kubernetes' own programs."""
+    stamps = (("gitVersion", "{version}"), ("gitMajor", "{major}"), ("gitMinor", "{minor}"))
+    return Tool(
+        pinned_by="kubernetes",
+        module="k8s.io/kubernetes",
+        package=f"k8s.io/kubernetes/cmd/{program}",
+        build_time=build_time,
+        stamps=tuple((f"k8s.io/component-base/version.{name}", value) for name, value in stamps),
+    )
+
 
 TOOLS = {
     "helm": Tool(
@@ -97,48 +101,12 @@ TOOLS = {
         package="github.com/yannh/kubeconform/cmd/kubeconform",
         build_time="10 seconds",
     ),
-    "kube-apiserver": Tool(
-        pinned_by="kubernetes",
-        module="k8s.io/kubernetes",
-        package="k8s.io/kubernetes/cmd/kube-apiserver",
-        build_time="6 minutes",
-        stamps=_KUBERNETES_STAMPS,
-    ),
-    "kubectl": Tool(
-        pinned_by="kubernetes",
-        module="k8s.io/kubernetes",
-        package="k8s.io/kubernetes/cmd/kubectl",
-        build_time="1 minute",
-        stamps=_KUBERNETES_STAMPS,
-    ),
-    "kube-controller-manager": Tool(
-        pinned_by="kubernetes",
-        module="k8s.io/kubernetes",
-        package="k8s.io/kubernetes/cmd/kube-controller-manager",
-        build_time="2 minutes",
-        stamps=_KUBERNETES_STAMPS,
-    ),
-    "kube-scheduler": Tool(
-        pinned_by="kubernetes",
-        module="k8s.io/kubernetes",
-        package="k8s.io/kubernetes/cmd/kube-scheduler",
-        build_time="10 seconds",
-        stamps=_KUBERNETES_STAMPS,
-    ),
-    "kubelet": Tool(
-        pinned_by="kubernetes",
-        module="k8s.io/kubernetes",
-        package="k8s.io/kubernetes/cmd/kubelet",
-        build_time="half a minute",
-        stamps=_KUBERNETES_STAMPS,
-    ),
-    "kube-proxy": Tool(
-        pinned_by="kubernetes",
-        module="k8s.io/kubernetes",
-        package="k8s.io/kubernetes/cmd/kube-proxy",
-        build_time="10 seconds",
-        stamps=_KUBERNETES_STAMPS,
-    ),
+    "kube-apiserver": _kubernetes("kube-apiserver", "6 minutes"),
+    "kube-controller-manager": _kubernetes("kube-controller-manager", "2 minutes"),
+    "kube-scheduler": _kubernetes("kube-scheduler", "10 seconds"),
+    "kubelet": _kubernetes("kubelet", "half a minute"),
+    "kube-proxy": _kubernetes("kube-proxy", "10 seconds"),
+    "kubectl": _kubernetes("kubectl", "1 minute"),
     "etcd": Tool(
         pinned_by="etcd",
         module="go.etcd.io/etcd/server/v3",
@@ -201,7 +169,7 @@ def binary(name: str) -> Path:
     tool = TOOLS[name]
     built = cache() / "go-tools" / f"{name}-{tool.recipe}" / name
     if not built.exists():
-        with _alone(built.parent):
+        with alone(built.parent.with_name(built.parent.name + ".lock"), f"another build of {name}"):
             if not built.exists():  # else another process built it meanwhile
                 _build(tool, built)
     return built
@@ -233,15 +201,6 @@ def _helm_version(program: str) -> tuple[int, ...]:
         [program, "version", "--template", "{{.Version}}"], capture_output=True, text=True, check=False
     ).stdout
     return tuple(int(part) for part in re.findall(r"\d+", printed)[:2])
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold ``folder``'s lock, so that parallel test runs build a tool once."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(folder.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _build(tool: Tool, built: Path) -> None:

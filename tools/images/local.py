@@ -4,8 +4,6 @@ Layers stay, so a change costs what comes after it in the Dockerfile, and no cha
 behind is removed after it.
 """
 
-import contextlib
-import fcntl
 import os
 import re
 import ssl
@@ -13,10 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from tools.cache import cache
+from tools.cache import alone, cache
 from tools.images.debian import Base
 from tools.images.image import IMAGES, REPOSITORY, Image
 from tools.images.program import run
@@ -34,7 +31,8 @@ def build(name: str) -> str:
         CannotBuild: a program is missing, or the build failed; the message says where its log is.
     """
     image = IMAGES[name]
-    with _alone():
+    # A build's cleaning would take another's layers.
+    with alone(_storage() / "lock", "another build of images"):
         base = _base()
         before = _built(image.full_reference)
         # buildah's own look for what changed reads every layer, half a minute for the largest image.
@@ -153,15 +151,3 @@ def _storage() -> Path:
     folder = cache() / "buildah"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the storage, since a build's cleaning would take another's layers."""
-    with (_storage() / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("images: another build is running; this one waits …", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
