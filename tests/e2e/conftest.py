@@ -105,19 +105,19 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Target]:
 def release(request: pytest.FixtureRequest, cluster: Target) -> Release:
     """The main release, installed: the preset rag on the environment ci."""
     files = [VALUES / "rag.yaml", VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
-    return installed(request, Release(cluster, NAMESPACE, "llm-serving", files, needed(cluster)))
+    return installed(request, Release(cluster, NAMESPACE, "llm-serving", files, needed(cluster, "cpu-models")))
 
 
 @pytest.fixture(scope="session")
 def rolling(request: pytest.FixtureRequest, cluster: Target) -> Release:
     """A release so small that two of its RayClusters fit side by side."""
     files = [VALUES / "environments" / "ci.yaml", HERE / "rolling.yaml"]
-    return installed(request, Release(cluster, NAMESPACE, "rolling-llm-serving", files, needed(cluster)))
+    return installed(request, Release(cluster, NAMESPACE, "rolling-llm-serving", files, needed(cluster, "cpu")))
 
 
-def needed(cluster: Target) -> tuple[str, ...]:
-    """Settings for a cluster that is not ours: its nodes do not have our label."""
-    return () if cluster.kind == "ours" else ("workerGroups.cpu-models.nodeSelector=null",)
+def needed(cluster: Target, group: str) -> tuple[str, ...]:
+    """Settings for a cluster that is not ours: its nodes do not have the label that a worker group selects by."""
+    return () if cluster.kind == "ours" else (f"workerGroups.{group}.nodeSelector=null",)
 
 
 def installed(request: pytest.FixtureRequest, release: Release) -> Release:

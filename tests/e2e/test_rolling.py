@@ -1,32 +1,22 @@
 """A change that needs other pods: a second RayCluster, then a switch."""
 
-import subprocess
-import sys
 from collections.abc import Callable
-
-import pytest
 
 from tests.e2e.load import load
 from tests.e2e.release import Release
 from tests.e2e.waiting import until
-from tools.cluster.target import Target
-from tools.demo.rendered import REPOSITORY
 
 #: Both clusters share two cores: Ray, an engine and HAProxy start while the old ones answer.
 ROLL_TIMEOUT_S = 400
-TAG = "rolled"
+#: The registry that images without one come from: other names for the images that the nodes have.
+REGISTRY = "docker.io"
 
 
-def test_an_image_rolls_a_new_cluster(
-    cluster: Target, rolling: Release, record_property: Callable[[str, object], None]
-) -> None:
+def test_an_image_rolls_a_new_cluster(rolling: Release, record_property: Callable[[str, object], None]) -> None:
     """A new image: a second RayCluster starts, takes over and the first one goes, and no request fails."""
-    if cluster.kind != "ours":
-        pytest.skip("needs a second tag of an image on the nodes; only our own cluster's nodes can be given one")
-    subprocess.run([sys.executable, "-m", "tools.cluster", "tag", "ray-serve", TAG], cwd=REPOSITORY, check=True)
     before = rolling.active_cluster()
     with load(rolling, {"embedder": "embed"}) as running:
-        rolling.upgrade(f"image.serve.tag={TAG}")
+        rolling.upgrade(f"image.registry={REGISTRY}")
         after = until(
             "another RayCluster serves", rolling.active_cluster, lambda name: name not in ("", before), ROLL_TIMEOUT_S
         )
@@ -41,6 +31,7 @@ def test_an_image_rolls_a_new_cluster(
         )
     record_property("measured", running.report)
     running.report.check()
-    images = {pod["spec"]["containers"][0]["image"] for pod in rolling.pods("head")}
-    assert {image.rpartition(":")[2] for image in images} == {TAG}
+    images = [pod["spec"]["containers"][0]["image"] for pod in rolling.pods()]
+    assert images
+    assert all(image.startswith(f"{REGISTRY}/") for image in images)
     rolling.helm("uninstall", rolling.name, "--wait", "--timeout=120s")

@@ -49,10 +49,6 @@ def parser() -> argparse.ArgumentParser:
     load_ = commands.add_parser("load", help="build images and put them on the nodes")
     load_.add_argument("names", nargs="+", choices=IMAGES, metavar="NAME", help=f"of {', '.join(IMAGES)}")
     load_.set_defaults(command=load)
-    tag_ = commands.add_parser("tag", help="give an image on the nodes a second tag")
-    tag_.add_argument("name", choices=IMAGES, metavar="NAME")
-    tag_.add_argument("tag", metavar="TAG")
-    tag_.set_defaults(command=tag)
     commands.add_parser("packages", help="install the Debian packages that are missing").set_defaults(command=packages)
     commands.add_parser("volumes", help="empty and reopen released volumes").set_defaults(command=reopen)
     kubectl_ = commands.add_parser("kubectl", help="kubectl for this cluster, after --")
@@ -92,11 +88,6 @@ def join(asked: argparse.Namespace) -> None:
 def load(asked: argparse.Namespace) -> None:
     """Put images on the nodes."""
     loading.load(asked.names)
-
-
-def tag(asked: argparse.Namespace) -> None:
-    """Tag an image."""
-    print(loading.tag(asked.name, asked.tag))
 
 
 def packages(_: argparse.Namespace) -> None:

@@ -47,26 +47,6 @@ def ensure(name: str) -> None:
         load([name])
 
 
-def tag(name: str, new_tag: str) -> str:
-    """A second tag for an image on the nodes; the new reference, as pods name it.
-
-    Raises:
-        Failed: A node has no such image.
-    """
-    image = IMAGES[name]
-    for node in homes(name):
-        if image_id(node, image.full_reference) is None:
-            raise Failed(f"{node.name} has no {image.reference}; `python -m tools.cluster load {name}` brings it there")
-        node.ctr("images", "tag", "--force", image.full_reference, with_tag(image.full_reference, new_tag))
-    return with_tag(image.reference, new_tag)
-
-
-def with_tag(reference: str, new_tag: str) -> str:
-    """The reference with another tag. A colon before the last slash is a port's."""
-    folder, slash, last = reference.rpartition("/")
-    return f"{folder}{slash}{last.partition(':')[0]}:{new_tag}"
-
-
 def image_id(node: Node, reference: str) -> str | None:
     """The id of the image that ``node`` holds under the full ``reference``, as hexadecimal digits: its config's."""
     if not (manifest := _manifest(node, reference)):

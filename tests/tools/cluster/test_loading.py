@@ -5,7 +5,7 @@ import pytest
 
 from tools.cluster import loading
 from tools.cluster.errors import Failed
-from tools.cluster.loading import homes, with_tag
+from tools.cluster.loading import homes
 from tools.cluster.node import Node
 
 REDIS = "docker.io/library/redis:8.2"
@@ -23,8 +23,6 @@ class FakeNode(Node):
         elif words[:3] == ("images", "list", "--quiet"):
             digest = words[3].removeprefix("target.digest==sha256:")
             return "\n".join(name for name, one in held.items() if one == digest)
-        elif words[:2] == ("images", "tag"):
-            held[words[-1]] = held[words[-2]]
         elif words[:2] == ("images", "list"):
             rows = [f"{name} type sha256:{digest} 1MB" for name, digest in held.items() if words[2] == f"name=={name}"]
             return "\n".join(["REF TYPE DIGEST SIZE", *rows])
@@ -83,27 +81,6 @@ def test_an_import_that_brings_another_image_is_an_error(monkeypatch: pytest.Mon
         loading.load(["redis"])
 
 
-def test_a_second_tag_is_on_every_node() -> None:
-    STORES.update(node1={REDIS: "new"}, node2={REDIS: "new"})
-    assert loading.tag("redis", "9") == "redis:9"
-    assert {name for store in STORES.values() for name in store} == {REDIS, "docker.io/library/redis:9"}
-
-
-def test_a_second_tag_needs_the_image() -> None:
-    with pytest.raises(
-        Failed, match=r"^node1 has no redis:8\.2; `python -m tools\.cluster load redis` brings it there$"
-    ):
-        loading.tag("redis", "9")
-
-
 def test_the_image_of_the_models_goes_to_the_first_node_only() -> None:
     assert [node.name for node in homes("ray-vllm-cpu")] == ["node1"]
     assert [node.name for node in homes("ray-serve")] == ["node1", "node2"]
-
-
-@pytest.mark.parametrize(
-    ("reference", "expected"),
-    [("redis:8.2", "redis:9"), ("localhost:5000/a/b", "localhost:5000/a/b:9"), ("a/b:1", "a/b:9")],
-)
-def test_a_tag_is_replaced(reference: str, expected: str) -> None:
-    assert with_tag(reference, "9") == expected
