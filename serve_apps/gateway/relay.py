@@ -243,10 +243,10 @@ def _is_absence(response: aiohttp.ClientResponse) -> bool:
 
     A refusal under load says when to come back.
     """
-    if ABSENT_HEADER in response.headers:
-        return True
+    if response.status not in (404, 503):
+        return False
     theirs = response.content_type == "application/json" or "retry-after" in response.headers
-    return response.status in (404, 503) and not theirs
+    return ABSENT_HEADER in response.headers or not theirs
 
 
 def _is_sse(response: aiohttp.ClientResponse) -> bool:
