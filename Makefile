@@ -14,7 +14,7 @@ UNIT_TESTS := $(filter-out $(CHART_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) $(E2E_TE
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo key images test test-unit test-chart test-serve test-model e2e lint cluster cluster-down packages \
+.PHONY: help demo demo-canary key images redis-server bench-gateway bench-routing test test-unit test-chart test-serve test-model e2e lint cluster cluster-down packages \
     format generate golden verify lock environment tools clean
 
 ##@ Use
@@ -27,18 +27,21 @@ demo: environment ## Serve a preset on this machine and ask its documents (ASK="
 	@$(RUN) -m tools.demo $(if $(ASK),--ask "$$ASK") $(if $(EXIT),--exit) $(if $(PORT),--port $(PORT)) \
 	    $(if $(FILE),--file "$$FILE")
 
-key: environment ## Make an API key (ID=team-a)
-	@$(RUN) -m tools.key "$(ID)"
+demo-canary: environment ## A minute in which the gateway takes a bad version out of service; no models needed
+	@$(RUN) -m tools.demo_canary $(ARGS)
+
+key: environment ## Make an API key (ID=team-a; ROTATE=1 for one beside those it has, EXPIRES=2027-01-31)
+	@$(RUN) -m tools.key "$(ID)" $(if $(ROTATE),--rotate) $(if $(EXPIRES),--expires "$(EXPIRES)")
 
 images: environment ## Build the images with docker, podman or buildah (NAMES="ray-serve …" REGISTRY= BASE=; LOCAL=1: see images/)
 	@$(RUN) -m tools.images $(NAMES) $(if $(LOCAL),--local) $(if $(REGISTRY),--registry "$(REGISTRY)") $(if $(BASE),--base "$(BASE)")
 
 ##@ Test
 
-test: lint ## Everything: lint, then unit, chart, serve and model tests (ARGS="…" for pytest)
+test: lint redis-server ## Everything: lint, then unit, chart, serve and model tests (ARGS="…" for pytest)
 	@$(RUN) -m pytest $(UNIT_TESTS) $(CHART_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) $(ARGS)
 
-test-unit: environment ## Decisions, schemas, errors; milliseconds each
+test-unit: environment redis-server ## Decisions, schemas, errors; milliseconds each
 	@$(RUN) -m pytest $(UNIT_TESTS) $(ARGS)
 
 test-chart: environment ## Renders against goldens, schemas and a real API server
@@ -73,6 +76,14 @@ cluster-down: environment ## End it; the images that its nodes have stay in the 
 packages: environment ## Install the Debian packages it needs, as root
 	@$(RUN) -m tools.cluster packages
 
+##@ Measure
+
+bench-gateway: environment ## The gateway beside vllm-router, HAProxy, LiteLLM and stock Ray Serve (ARGS=--quick)
+	@$(RUN) -m bench.gateway $(ARGS)
+
+bench-routing: environment ## The choice of a replica on a trace in Mooncake's format (TRACE=file.jsonl)
+	@$(RUN) -m bench.routing $(if $(TRACE),"$(TRACE)") $(ARGS)
+
 ##@ Write
 
 format: environment ## Format and mend what ruff can
@@ -100,6 +111,13 @@ environment: ## Make the Python environment, once for each lock, in the cache
 	@command -v "$(PYTHON)" >/dev/null || \
 	    { echo "make: $(PYTHON) not found; install Python 3.11, or name it: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
 	@"$(PYTHON)" -m tools.environment
+
+redis-server:
+	@PATH="$$PATH:/usr/sbin:/sbin" command -v redis-server >/dev/null || { \
+	    echo "redis-server: not found, the tests start it; installing Debian's"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qq --yes --no-install-recommends redis-server >/dev/null; } || \
+	    { echo "make: install redis-server" >&2; exit 1; }
 
 tools: environment ## Build the Go tools, once for each version, into the cache
 	@$(RUN) -m tools.gotools

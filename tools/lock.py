@@ -57,6 +57,8 @@ LOCKS = (
         follows="images/ray-vllm/requirements-cpu.txt",
         torch_file="tools/python/torch.txt",
     ),
+    # What the gateway is measured against, in an environment of its own.
+    Lock("bench/requirements.in", "bench/requirements.txt"),
 )
 
 

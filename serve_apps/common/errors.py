@@ -6,7 +6,9 @@ ServingError
 ├── PermissionDenied        a valid credential that may not do this
 ├── NotFound                no such model, pipeline or path
 ├── MethodNotAllowed        the path exists, the method does not
+├── RequestTimeout          the request did not come in in time
 ├── TooLarge                over a stated size limit
+├── HeadersTooLarge         the headers are
 ├── UnsupportedMediaType    a document type this server cannot read
 ├── RateLimited             refused now; carries Retry-After
 ├── UpstreamFailed          a model or store behind us broke
@@ -112,6 +114,20 @@ class TooLarge(ServingError):
     """Over a stated size limit."""
 
     status = 413
+    type = "invalid_request_error"
+
+
+class RequestTimeout(ServingError):
+    """The client took too long to send its request."""
+
+    status = 408
+    type = "invalid_request_error"
+
+
+class HeadersTooLarge(ServingError):
+    """The request's headers are over the size limit."""
+
+    status = 431
     type = "invalid_request_error"
 
 

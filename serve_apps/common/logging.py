@@ -24,7 +24,9 @@ class JsonFormatter(logging.Formatter):
         }
         if rid := request_id.get():
             line["request_id"] = rid
-        line.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
+        # Ray, where it is imported, gives every record times of its own.
+        given = vars(record).items()
+        line.update({key: value for key, value in given if key not in _STANDARD and not key.startswith("_ray")})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

@@ -37,22 +37,67 @@ def create(metric: Metric, serve_metrics: ModuleType) -> Any:
 #: Seconds; from a cached embedding to a model that starts from zero.
 LATENCY_BOUNDARIES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-GATEWAY_REQUESTS = Metric("Counter", "llm_gateway_requests", "Requests answered by the gateway.", ("model", "status"))
+#: Seconds between two tokens of a stream.
+ITL_BOUNDARIES_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
+
+GATEWAY_REQUESTS = Metric(
+    "Counter",
+    "llm_gateway_requests",
+    "Requests answered by the gateway: the model that was named, the version that answered.",
+    ("model", "version", "status"),
+)
 GATEWAY_TTFB = Metric(
     "Histogram",
     "llm_gateway_time_to_first_byte_seconds",
     "Time from a request's arrival to the first byte of its response body.",
-    ("model",),
+    ("model", "version"),
     LATENCY_BOUNDARIES_S,
+)
+GATEWAY_ITL = Metric(
+    "Histogram",
+    "llm_gateway_inter_token_seconds",
+    "Mean time between two pieces of a streamed answer.",
+    ("model", "version"),
+    ITL_BOUNDARIES_S,
 )
 GATEWAY_DURATION = Metric(
     "Histogram",
     "llm_gateway_request_duration_seconds",
     "Time from a request's arrival to the last byte of its response.",
-    ("model",),
+    ("model", "version"),
     LATENCY_BOUNDARIES_S,
 )
 GATEWAY_IN_FLIGHT = Metric("Gauge", "llm_gateway_in_flight_requests", "Requests being relayed now.")
+GATEWAY_WAITING = Metric("Gauge", "llm_gateway_waiting_requests", "Requests waiting for a model.", ("model",))
+GATEWAY_WAIT = Metric(
+    "Histogram", "llm_gateway_wait_seconds", "Time a request waited for a model.", ("model",), LATENCY_BOUNDARIES_S
+)
+GATEWAY_REFUSALS = Metric(
+    "Counter", "llm_gateway_refusals", "Requests the gateway refused, by OpenAI's error code.", ("tenant", "code")
+)
+GATEWAY_TOKENS = Metric(
+    "Counter",
+    "llm_gateway_tokens",
+    "Tokens that answers report; kind is prompt or completion.",
+    ("tenant", "model", "version", "kind"),
+)
+GATEWAY_COST = Metric(
+    "Counter", "llm_gateway_cost", "What those tokens cost, in the currency of the prices.", ("tenant", "model")
+)
+GATEWAY_BUDGET_USED = Metric(
+    "Gauge", "llm_gateway_budget_used_ratio", "Share of the month's budget that is spent.", ("tenant",)
+)
+GATEWAY_FALLBACKS = Metric(
+    "Counter", "llm_gateway_fallbacks", "Requests that another model answered.", ("model", "version", "reason")
+)
+GATEWAY_SHADOWS = Metric("Counter", "llm_gateway_shadow_requests", "Copies sent to a shadow.", ("version", "status"))
+GATEWAY_VERSION_OFF = Metric(
+    "Gauge",
+    "llm_gateway_version_off",
+    "1 while a version is taken out because it broke its SLO.",
+    ("model", "version", "rule"),
+)
+GATEWAY_STORE_DOWN = Metric("Gauge", "llm_gateway_store_down", "1 while Redis cannot be reached.")
 RAG_STAGE = Metric(
     "Histogram",
     "llm_rag_stage_duration_seconds",
@@ -68,8 +113,19 @@ RAG_CHUNKS = Metric("Counter", "llm_rag_chunks_ingested", "Chunks written to the
 ALL = (
     GATEWAY_REQUESTS,
     GATEWAY_TTFB,
+    GATEWAY_ITL,
     GATEWAY_DURATION,
     GATEWAY_IN_FLIGHT,
+    GATEWAY_WAITING,
+    GATEWAY_WAIT,
+    GATEWAY_REFUSALS,
+    GATEWAY_TOKENS,
+    GATEWAY_COST,
+    GATEWAY_BUDGET_USED,
+    GATEWAY_FALLBACKS,
+    GATEWAY_SHADOWS,
+    GATEWAY_VERSION_OFF,
+    GATEWAY_STORE_DOWN,
     RAG_STAGE,
     RAG_DEGRADED,
     RAG_CHUNKS,

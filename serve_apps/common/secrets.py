@@ -7,12 +7,21 @@ no restart.
 
 import hashlib
 import hmac
+import logging
 import os
+import re
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_ROOT = "/etc/llm-serving/secrets"
+#: How long what was read is good for, in seconds; a key that was taken away works that much longer.
+FRESH_S = 1.0
 
 
 def root() -> Path:
@@ -50,45 +59,80 @@ class InternalCredential:
         return hmac.compare_digest(shown.encode(), self.value().encode())
 
 
+class UpstreamKeys:
+    """What external upstreams are shown: folder ``upstreams`` under the root, one file per credential."""
+
+    def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder or root() / "upstreams"
+        self._clock = clock
+        self._read: dict[str, tuple[float, str]] = {}
+
+    def value(self, name: str) -> str:
+        """The credential in the file ``name``, at most ``FRESH_S`` old; empty if it cannot be read."""
+        now = self._clock()
+        read_s, key = self._read.get(name, (-FRESH_S, ""))
+        if now - read_s >= FRESH_S:
+            try:
+                key = (self._folder / name).read_text().strip()
+            except OSError as error:
+                logger.error("a credential cannot be read", extra={"credential": name, "problem": error.strerror})
+                key = ""
+            self._read[name] = now, key
+        return key
+
+
 @dataclass(frozen=True)
 class NewApiKey:
-    """A key just made: ``key`` is for the client and is not kept; ``record`` goes into the Secret."""
+    """A key just made: ``key`` is for the client and is not kept; ``record`` goes into the Secret as ``key_id``."""
 
     key_id: str
     key: str
     record: str
 
 
-def new_api_key(key_id: str) -> NewApiKey:
-    """Make an API key ``sk-<id>-<secret>`` and the salted hash that recognises it.
+def new_api_key(key_id: str, expires: date | None = None) -> NewApiKey:
+    """Make an API key ``sk-<id>-<secret>`` and the salted hash that recognises it, up to the day ``expires`` (UTC).
 
     The secret carries 192 random bits, so one round of SHA-256 is enough: there is nothing to guess.
     """
     key = f"sk-{key_id}-{secrets.token_hex(24)}"
     salt = secrets.token_hex(8)
-    return NewApiKey(key_id, key, f"sha256:{salt}:{_digest(salt, key)}")
+    record = f"sha256:{salt}:{_digest(salt, key)}"
+    return NewApiKey(key_id, key, f"{record}:{expires.isoformat()}" if expires else record)
 
 
 def _digest(salt: str, key: str) -> str:
     return hashlib.sha256(f"{salt}{key}".encode()).hexdigest()
 
 
-class ApiKeys:
-    """The API keys the gateway accepts: folder ``api-keys`` under the root, one file per key id.
+#: Records held meanwhile; ids that somebody guesses must not fill the memory.
+MAX_RECORDS = 10_000
+#: A tenant's name, and after a dot what tells its keys apart. A file name that leads nowhere else.
+_KEY_ID = re.compile(r"(?P<tenant>[A-Za-z0-9_-]+)(\.[A-Za-z0-9_-]+)?")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
-    A file's name is the key id (also the tenant's name); its content is ``sha256:<salt>:<hex digest of salt+key>``.
+
+class ApiKeys:
+    """The API keys the gateway accepts: folder ``api-keys`` under the root, one file per key.
+
+    A file's name is the key's id: the tenant's name or, where a tenant has several keys, as while it changes from one
+    to the next, ``<tenant>.<anything>``. Its content is ``sha256:<salt>:<hex digest of salt+key>``, with
+    ``:<YYYY-MM-DD>`` behind it if the key is good until that day begins (UTC).
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder or root() / "api-keys"
+        self._clock = clock
+        self._records: dict[str, str] = {}
+        self._read_s = 0.0
 
     def identify(self, key: str) -> str | None:
-        """The id of ``key``, or None if it is not one of ours. The comparison takes constant time."""
+        """The tenant whose key this is, or None if it is not one of ours. The comparison takes constant time."""
         key_id = _key_id(key)
-        record = self._record(key_id) if key_id else None
-        algorithm, salt, digest = (record or "sha256:none:none").split(":", 2)
+        record = self._record(key_id[0]) if key_id else ""
+        algorithm, salt, digest, expires = _fields(record)
         known = hmac.compare_digest(_digest(salt, key).encode(), digest.encode())
-        return key_id if known and record and algorithm == "sha256" else None
+        return key_id[1] if key_id and known and algorithm == "sha256" and not self._is_over(expires) else None
 
     def check_readable(self) -> None:
         """Prove that keys can be looked up at all.
@@ -101,17 +145,36 @@ class ApiKeys:
         except OSError as error:
             raise RuntimeError(f"API keys: cannot read {self._folder}: {error.strerror}") from error
 
-    def _record(self, key_id: str) -> str | None:
-        try:
-            record = (self._folder / key_id).read_text().strip()
-        except (OSError, ValueError):
-            return None
-        return record if record.count(":") == 2 else None
+    def _record(self, key_id: str) -> str:
+        now = self._clock()
+        if not 0 <= now - self._read_s < FRESH_S or len(self._records) >= MAX_RECORDS:
+            self._records, self._read_s = {}, now
+        record = self._records.get(key_id)
+        if record is None:
+            try:
+                record = (self._folder / key_id).read_text().strip()
+            except (OSError, ValueError):
+                record = ""
+            self._records[key_id] = record
+        return record
+
+    def _is_over(self, expires: str) -> bool:
+        return bool(expires) and time.strftime("%Y-%m-%d", time.gmtime(self._clock())) >= expires
 
 
-def _key_id(key: str) -> str | None:
-    """The id in ``sk-<id>-<secret>``; None for another shape or for an id that is not a plain file name."""
+def _fields(record: str) -> tuple[str, str, str, str]:
+    """Algorithm, salt, digest and day of expiry (or nothing); of what is no record, a hash that no key has."""
+    fields = record.split(":")
+    if len(fields) == 3:
+        return fields[0], fields[1], fields[2], ""
+    if len(fields) == 4 and _DAY.fullmatch(fields[3]):
+        return fields[0], fields[1], fields[2], fields[3]
+    return "none", "none", "none", ""
+
+
+def _key_id(key: str) -> tuple[str, str] | None:
+    """The id in ``sk-<id>-<secret>`` and its tenant; None for another shape or an id that is no plain file name."""
     prefix, _, rest = key.partition("-")
     key_id, _, secret = rest.rpartition("-")
-    plain = key_id.replace("-", "").replace("_", "").isalnum() and key_id.isascii()
-    return key_id if prefix == "sk" and secret and plain else None
+    plain = _KEY_ID.fullmatch(key_id)
+    return (key_id, plain["tenant"]) if prefix == "sk" and secret and plain else None

@@ -6,12 +6,13 @@ from ray import serve
 from ray.serve import Application
 from ray.serve import metrics as serve_metrics
 
-from serve_apps.common import logging
-from serve_apps.common.secrets import ApiKeys, InternalCredential
+from serve_apps.common import logging, secrets
+from serve_apps.gateway import compat
 from serve_apps.gateway.auth import Authenticator
 from serve_apps.gateway.config import GatewayArgs
-from serve_apps.gateway.exchange import Telemetry
 from serve_apps.gateway.ingress import Ingress
+from serve_apps.gateway.oidc import Tokens
+from serve_apps.gateway.replicas import Replicas
 
 #: Requests Serve lets into a replica beyond those the gateway admits, so that it is the gateway that refuses, in
 #: OpenAI's shape, and so that the calls of our own pipelines have room.
@@ -23,13 +24,18 @@ class Gateway:
 
     def __init__(self, args: GatewayArgs) -> None:
         logging.configure()
-        credential = InternalCredential()
+        compat.own_server(args.write_timeout_s)
+        credential = secrets.InternalCredential()
         credential.value()  # fail now, not at the first request
+        tokens = Tokens(args.jwt) if args.jwt else None
         self._ingress = Ingress(
             args,
-            authenticator=Authenticator(args.auth, ApiKeys(), credential),
+            authenticator=Authenticator(args.auth, secrets.ApiKeys(), credential, tokens),
             credential=credential,
-            telemetry=Telemetry(serve_metrics),
+            serve_metrics=serve_metrics,
+            replicas=Replicas(compat.follow),
+            upstream_keys=secrets.UpstreamKeys(),
+            redis_password=secrets.root() / "redis" / "password",
             echoes_request_id=False,  # Serve does
         )
 

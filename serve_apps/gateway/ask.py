@@ -7,8 +7,10 @@ not, and the last lines say why; 2 wrong arguments.
 
 import argparse
 import asyncio
+import io
 import math
 import sys
+import wave
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -58,7 +60,16 @@ class Gateway:
 
     async def json(self, method: str, path: str, body: object = None) -> Any:
         """The body of an answer."""
-        async with self._answer(method, path, body) as answer:
+        data = orjson.dumps(body) if body else None
+        async with self._answer(method, path, data, {"content-type": "application/json"} if body else None) as answer:
+            return orjson.loads(await answer.read())
+
+    async def form(self, path: str, fields: dict[str, str | bytes]) -> Any:
+        """The body of the answer to a form; bytes are a file."""
+        form = aiohttp.FormData()
+        for name, value in fields.items():
+            form.add_field(name, value, filename=None if isinstance(value, str) else f"{name}.wav")
+        async with self._answer("POST", path, form) as answer:
             return orjson.loads(await answer.read())
 
     async def chat(self, model: str, question: str) -> tuple[str, list[Any]]:
@@ -75,7 +86,8 @@ class Gateway:
             "temperature": 0,
         }
         text, annotations, ended = "", list[Any](), False
-        async with self._answer("POST", "/v1/chat/completions", body) as answer:
+        headers = {"content-type": "application/json"}
+        async with self._answer("POST", "/v1/chat/completions", orjson.dumps(body), headers) as answer:
             if without := answer.headers.get(DEGRADED_HEADER):
                 raise Failed(f"answered without: {without}")
             async for line in answer.content:
@@ -97,10 +109,10 @@ class Gateway:
         return " ".join(text.split()), annotations
 
     @asynccontextmanager
-    async def _answer(self, method: str, path: str, body: object = None) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answer(
+        self, method: str, path: str, data: bytes | aiohttp.FormData | None, headers: dict[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer with status 200."""
-        data = orjson.dumps(body) if body else None
-        headers = {"content-type": "application/json"} if body else None
         try:
             async with self._session.request(method, path, data=data, headers=headers) as answer:
                 if answer.status != 200:
@@ -152,6 +164,24 @@ async def score(gateway: Gateway, model: str) -> str:
     return f"scores {', '.join(f'{each:.3f}' for each in scores)} (the second document is the right one)"
 
 
+async def transcribe(gateway: Gateway, model: str) -> str:
+    """Have a model write down a second of silence; hearing words in it is no fault."""
+    answer = await gateway.form("/v1/audio/transcriptions", {"model": model, "file": _silence()})
+    if not isinstance(answer["text"], str):
+        raise Failed(f"a transcription that is no text: {answer['text']!r}")
+    return f'"{answer["text"].strip()}" heard in silence'
+
+
+def _silence() -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as audio:
+        audio.setnchannels(1)
+        audio.setsampwidth(2)
+        audio.setframerate(16_000)
+        audio.writeframes(bytes(2 * 16_000))
+    return file.getvalue()
+
+
 async def pipeline(gateway: Gateway, model: str) -> str:
     """Have a pipeline answer from a document that is put in for it and taken out again."""
     documents = f"/v1/rag/{model}/documents"
@@ -177,6 +207,7 @@ QUESTIONS: dict[Task, Callable[[Gateway, str], Awaitable[str]]] = {
     "generate": chat,
     "embed": embed,
     "score": score,
+    "transcribe": transcribe,
     "pipeline": pipeline,
 }
 

@@ -1,6 +1,6 @@
-"""The routes the gateway answers itself: the list of models, health, and their OpenAPI document."""
+"""The routes the gateway answers itself: the list of models, a tenant's usage, health, and their OpenAPI document."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
@@ -9,12 +9,14 @@ from pydantic import BaseModel, Field
 
 from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.protocol import TASK_PATHS, Task
-from serve_apps.gateway.config import RoutingTable, Upstream
-from serve_apps.gateway.routing import model_named
+from serve_apps.gateway.auth import Caller
+from serve_apps.gateway.config import RoutingTable
+from serve_apps.gateway.metering import Usage
+from serve_apps.gateway.routing import aliases, listed, unknown_model
 
 
 class ModelCard(BaseModel):
-    """A model or pipeline a client may name. The first four fields are OpenAI's."""
+    """A model, route, alias or pipeline a client may name. The first four fields are OpenAI's."""
 
     id: str
     object: Literal["model"] = "model"
@@ -25,7 +27,7 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """Every model and pipeline."""
+    """Everything the caller may name."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
@@ -52,12 +54,19 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
-def build_control(table: Callable[[], RoutingTable], check_credentials: Callable[[], None]) -> FastAPI:
-    """The control routes.
+def build_control(
+    table: Callable[[], RoutingTable],
+    check_credentials: Callable[[], None],
+    usage: Callable[[str], Awaitable[Usage]],
+    may_name: Callable[[str, str], bool],
+) -> FastAPI:
+    """The control routes. Whoever calls them puts the caller into the scope, as ``caller``.
 
     Args:
         table: the routing table in force; raises ``Unavailable`` while there is none.
         check_credentials: raises ``RuntimeError`` if credentials cannot be looked up.
+        usage: what a tenant has used.
+        may_name: whether a tenant may use what is called by a name.
     """
     app = FastAPI(title="llm-serving gateway", docs_url=None, redoc_url=None)
 
@@ -65,15 +74,32 @@ def build_control(table: Callable[[], RoutingTable], check_credentials: Callable
     async def _shaped(_: Request, error: ServingError) -> Response:
         return Response(error.encoded(), error.status, error.headers())
 
-    @app.get("/v1/models", responses=_errors(401, 503))
-    async def list_models() -> ModelList:
-        """The models and pipelines there are."""
-        return ModelList(data=[_card(name, upstream) for name, upstream in sorted(table().models.items())])
+    def _cards(caller: Caller) -> dict[str, ModelCard]:
+        tasks, routes = listed(table()), aliases(table())
+        tasks |= {alias: tasks[name] for alias, name in routes.items() if name in tasks}
+        return {
+            name: ModelCard(id=name, task=task, paths=sorted(TASK_PATHS[task]))
+            for name, task in sorted(tasks.items())
+            if caller.internal or may_name(caller.tenant, routes.get(name, name))
+        }
 
-    @app.get("/v1/models/{model}", responses=_errors(401, 404, 503))
-    async def get_model(model: str) -> ModelCard:
-        """One model or pipeline."""
-        return _card(model, model_named(table(), model))
+    @app.get("/v1/models", responses=_errors(401, 503))
+    async def list_models(request: Request) -> ModelList:
+        """The models, routes and pipelines that the caller may name."""
+        return ModelList(data=list(_cards(_caller(request)).values()))
+
+    @app.get("/v1/models/{model:path}", responses=_errors(401, 404, 503))
+    async def get_model(request: Request, model: str) -> ModelCard:
+        """One of them."""
+        card = _cards(_caller(request)).get(model)
+        if card is None:
+            raise unknown_model(table(), model)
+        return card
+
+    @app.get("/v1/usage", responses=_errors(401, 503))
+    async def get_usage(request: Request) -> Usage:
+        """What the caller's tenant has used this month, and what it may."""
+        return await usage(_caller(request).tenant)
 
     @app.get("/healthz")
     async def healthz() -> Health:
@@ -93,8 +119,9 @@ def build_control(table: Callable[[], RoutingTable], check_credentials: Callable
     return app
 
 
-def _card(name: str, upstream: Upstream) -> ModelCard:
-    return ModelCard(id=name, task=upstream.task, paths=sorted(TASK_PATHS[upstream.task]))
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.scope["caller"]
+    return caller
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -25,13 +25,28 @@ class Exchange:
     started_s: float = field(default_factory=time.perf_counter)
     tenant: str = ""
     model: str = UNKNOWN_MODEL
+    """What the client named, if it is in the table: a route, model or pipeline."""
+    version: str = ""
+    """The model that answered, or was asked last."""
     stream: bool = False
     status: int = 0
     """Of the response that was begun; 0 while there is none."""
     first_byte_s: float | None = None
     """Seconds from the request's arrival to the first byte of the response body."""
+    last_byte_s: float | None = None
+    """Seconds from the request's arrival to the last piece of the answer that the upstream sent."""
+    asked_s: float = 0
+    """Seconds from the request's arrival to when its version was asked: reading the body, waiting for the model."""
+    pieces: int = 0
+    """Pieces the answer came in: for a stream, about one for each token."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0
+    """What the tokens cost, in the currency of the prices."""
     broken: bool = False
     """Whether the answer was cut short, by whomever."""
+    client_left: bool = False
+    """Whether it was the client that left."""
 
     def began(self, status: int) -> None:
         """Note that the response starts now."""
@@ -40,32 +55,51 @@ class Exchange:
 
     def client_gone(self) -> None:
         """Note that nobody is there any more to answer."""
-        self.broken = True
+        self.broken = self.client_left = True
         self.status = self.status or CLIENT_GONE
+
+    @property
+    def inter_token_s(self) -> float | None:
+        """The mean time between two pieces of a streamed answer, in seconds; None if there were not two."""
+        if not self.stream or self.pieces < 2 or self.first_byte_s is None or self.last_byte_s is None:
+            return None
+        return (self.last_byte_s - self.first_byte_s) / (self.pieces - 1)
 
 
 class Telemetry:
-    """Metrics and one log line for every exchange."""
+    """Metrics and one log line for every exchange, and the numbers the gateway's parts report."""
 
     def __init__(self, serve_metrics: ModuleType) -> None:
         """``serve_metrics`` is ``ray.serve.metrics``: in a replica nothing else is scraped."""
-        self._requests = metrics.create(metrics.GATEWAY_REQUESTS, serve_metrics)
-        self._first_byte = metrics.create(metrics.GATEWAY_TTFB, serve_metrics)
-        self._duration = metrics.create(metrics.GATEWAY_DURATION, serve_metrics)
-        self._in_flight = metrics.create(metrics.GATEWAY_IN_FLIGHT, serve_metrics)
+        self._metrics = {
+            metric.name: metrics.create(metric, serve_metrics)
+            for metric in metrics.ALL
+            if metric.name.startswith("llm_gateway_")
+        }
 
-    def in_flight(self, count: int) -> None:
-        """How many requests are being relayed now."""
-        self._in_flight.set(count)
+    def count(self, metric: metrics.Metric, value: float = 1, /, **tags: str) -> None:
+        """Add ``value`` to a counter; nothing is not counted, since Ray refuses it."""
+        if value:
+            self._metrics[metric.name].inc(value, tags=tags)
+
+    def observe(self, metric: metrics.Metric, value: float, /, **tags: str) -> None:
+        """Put ``value`` into a histogram."""
+        self._metrics[metric.name].observe(value, tags=tags)
+
+    def show(self, metric: metrics.Metric, value: float, /, **tags: str) -> None:
+        """Set a gauge."""
+        self._metrics[metric.name].set(value, tags=tags)
 
     def finished(self, exchange: Exchange) -> None:
         """Count and log an exchange that is over."""
         duration_s = time.perf_counter() - exchange.started_s
-        model = {"model": exchange.model}
-        self._requests.inc(tags={**model, "status": str(exchange.status)})
-        self._duration.observe(duration_s, tags=model)
+        named = {"model": exchange.model, "version": exchange.version}
+        self.count(metrics.GATEWAY_REQUESTS, **named, status=str(exchange.status))
+        self.observe(metrics.GATEWAY_DURATION, duration_s, **named)
         if exchange.first_byte_s is not None:
-            self._first_byte.observe(exchange.first_byte_s, tags=model)
+            self.observe(metrics.GATEWAY_TTFB, exchange.first_byte_s, **named)
+        if (between_s := exchange.inter_token_s) is not None:
+            self.observe(metrics.GATEWAY_ITL, between_s, **named)
         logger.info(
             "request finished",
             extra={
@@ -73,6 +107,7 @@ class Telemetry:
                 "path": exchange.path,
                 "tenant": exchange.tenant,
                 "model": exchange.model,
+                "version": exchange.version,
                 "stream": exchange.stream,
                 "status": exchange.status,
                 "broken": exchange.broken,

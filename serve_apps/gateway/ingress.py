@@ -1,43 +1,53 @@
 """The gateway as an ASGI app: identify, decide, relay. No framework stands on the data path."""
 
+import asyncio
+import contextlib
 import logging
+import time
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
+from serve_apps.common import metrics, secrets
 from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.logging import request_id as logged_request_id
-from serve_apps.common.middleware import Message, Receive, Scope, Send, send_error
-from serve_apps.common.protocol import ABSENT_HEADER, REQUEST_ID_HEADER
-from serve_apps.common.secrets import InternalCredential
-from serve_apps.gateway import routing
-from serve_apps.gateway.admission import RETRY_AFTER_S, Slots
+from serve_apps.common.middleware import Message, Receive, Scope, Send
+from serve_apps.common.protocol import ABSENT_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
+from serve_apps.gateway import client, compat, refusals, request, routing, tenants, usage
+from serve_apps.gateway.admission import HELD_BYTES, RETRY_AFTER_S, Held, Memory, Queues, Slots
+from serve_apps.gateway.affinity import Affinity
 from serve_apps.gateway.auth import Authenticator, Caller
-from serve_apps.gateway.config import GatewayArgs, RoutingTable
+from serve_apps.gateway.canary import Canary
+from serve_apps.gateway.config import GatewayArgs, RoutingTable, Tenant
 from serve_apps.gateway.control import build_control
 from serve_apps.gateway.exchange import Exchange, Telemetry
+from serve_apps.gateway.limits import Grant, Limits
+from serve_apps.gateway.metering import Meter, Usage
 from serve_apps.gateway.relay import Outbound, Relay, StreamBroken
-from serve_apps.gateway.request import (
-    Disconnected,
-    RawHeaders,
-    find,
-    parse,
-    read_body,
-    request_id_of,
-    upstream_headers,
-)
+from serve_apps.gateway.releases import Candidate, Plan, Releases, falls_back
+from serve_apps.gateway.replicas import Replicas, Target
+from serve_apps.gateway.request import Disconnected, RawHeaders, Wish, find
+from serve_apps.gateway.shadow import Shadows
+from serve_apps.gateway.store import Store
 
 logger = logging.getLogger(__name__)
 
 #: Document uploads one replica takes in at a time: each is held in memory, up to ``max_upload_bytes`` of it.
 MAX_CONCURRENT_UPLOADS = 8
+#: Copies for shadows that one replica has under way at a time.
+MAX_SHADOWS = 64
 
 #: Control paths that anybody may ask.
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 #: Where model and pipeline apps stand. Serve hands such a path to the gateway only while that app is not there.
 _INTERNAL_PREFIX = "/internal/"
 _REQUEST_ID_HEADER = REQUEST_ID_HEADER.encode()
+_VERSION_HEADER = VERSION_HEADER.encode()
+_CLOSE = (b"connection", b"close")
 
 
 class _Absent(Unavailable):
@@ -48,6 +58,14 @@ class _Absent(Unavailable):
 
 
 @dataclass(frozen=True, slots=True)
+class _Routed:
+    """A routing table, and what was made of it once."""
+
+    table: RoutingTable
+    releases: Releases
+
+
+@dataclass(slots=True)
 class _Call:
     """A request in ASGI's terms, and what we keep about it."""
 
@@ -55,13 +73,9 @@ class _Call:
     receive: Receive
     send: Send
     exchange: Exchange
+    headers: RawHeaders
     echo: RawHeaders
-    """The headers every response carries."""
-
-    @property
-    def headers(self) -> RawHeaders:
-        headers: RawHeaders = self.scope["headers"]
-        return headers
+    """The headers every response carries; grows as the request goes on."""
 
 
 class Ingress:
@@ -72,21 +86,57 @@ class Ingress:
         args: GatewayArgs,
         *,
         authenticator: Authenticator,
-        credential: InternalCredential,
-        telemetry: Telemetry,
+        credential: secrets.InternalCredential,
+        serve_metrics: ModuleType,
+        replicas: Replicas | None = None,
+        upstream_keys: secrets.UpstreamKeys | None = None,
+        redis_password: Path | None = None,
         echoes_request_id: bool = True,
     ) -> None:
-        """``echoes_request_id`` is False where the server around us already returns the id it was given."""
-        self._table: RoutingTable | None = None
+        """Everything is closed and empty until the lifespan's startup and the first routing table.
+
+        Args:
+            args: the gateway's arguments.
+            authenticator: knows callers.
+            credential: what we show our own applications.
+            serve_metrics: ``ray.serve.metrics``.
+            replicas: knows the replicas of Ray models; without it they are reached through Serve's proxy.
+            upstream_keys: what we show external upstreams.
+            redis_password: the file with the password of ``args.redis``.
+            echoes_request_id: False where the server around us already returns the id it was given.
+        """
+        self._routed: _Routed | None = None
         self._args = args
         self._authenticator = authenticator
         self._credential = credential
-        self._telemetry = telemetry
+        self._upstream_keys = upstream_keys
         self._echoes_request_id = echoes_request_id
-        self._relay = Relay(first_byte_timeout_s=args.first_byte_timeout_s, stall_timeout_s=args.stall_timeout_s)
-        self._control = build_control(self._current_table, authenticator.check_readable)
+        self._telemetry = telemetry = Telemetry(serve_metrics)
+        self._store = Store(args.redis, redis_password, on_down=self._show_store) if args.redis else None
+        self._relay = Relay(
+            first_byte_timeout_s=args.first_byte_timeout_s,
+            stall_timeout_s=args.stall_timeout_s,
+            write_timeout_s=args.write_timeout_s,
+        )
+        self._replicas = replicas or Replicas()
+        self._affinity = Affinity(args.max_prefix_entries)
         self._requests = Slots(args.max_concurrent_requests, "requests")
         self._uploads = Slots(MAX_CONCURRENT_UPLOADS, "document uploads")
+        self._memory = Memory(HELD_BYTES)
+        self._queues = Queues(
+            waiting=lambda model, count: telemetry.show(metrics.GATEWAY_WAITING, count, model=model),
+            waited=lambda model, wait_s: telemetry.observe(metrics.GATEWAY_WAIT, wait_s, model=model),
+        )
+        self._meter = Meter(self._store, serve_metrics, audit=args.audit_log)
+        self._limits = Limits(self._store, args.redis_outage, spent=self._meter.spent)
+        self._canary = Canary(self._store, self._show_version)
+        self._shadows = Shadows(
+            self._relay,
+            MAX_SHADOWS,
+            lambda version, status: telemetry.count(metrics.GATEWAY_SHADOWS, version=version, status=status),
+        )
+        self._control = build_control(self._table, authenticator.check_readable, self._usage, self._may_name)
+        self._background: list[asyncio.Task[None]] = []
 
     def route_by(self, table: dict[str, Any]) -> None:
         """Put a routing table in force, whole: a request keeps the one it started with.
@@ -98,11 +148,16 @@ class Ingress:
             pydantic.ValidationError: the very first table is wrong, so there is nothing to serve.
         """
         try:
-            self._table = RoutingTable.model_validate(table)
+            accepted = RoutingTable.model_validate(table)
         except ValidationError as error:
-            if self._table is None:
+            if self._routed is None:
                 raise
             logger.error("routing table refused, the old one stays in force", extra={"problem": str(error)})
+            return
+        releases = Releases(accepted)
+        self._canary.follow(releases)
+        self._limits.replicas = accepted.replicas
+        self._routed = _Routed(accepted, releases)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -114,20 +169,33 @@ class Ingress:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        await self._relay.open()
+        self._replicas.open()
+        self._background = [
+            asyncio.ensure_future(_for_ever(part.run())) for part in (self._limits, self._meter, self._canary)
+        ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._shadows.close()
+        self._replicas.close()
         await self._relay.close()
+        await self._authenticator.close()
+        if self._store is not None:
+            await self._store.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = request_id_of(scope["headers"])
+        request_id = request.request_id_of(scope["headers"])
         logged_request_id.set(request_id)
         exchange = Exchange(request_id, scope["method"], scope["path"])
-        call = _Call(scope, receive, send, exchange, self._echo(scope["headers"], request_id))
+        echo = self._echo(scope["headers"], request_id)
+        call = _Call(scope, client.Intake(receive), send, exchange, scope["headers"], echo)
         try:
             await self._answer(call)
         except ServingError as error:
+            self._count_refusal(exchange, error)
             await _refuse(call, error)
         except Disconnected:
             exchange.client_gone()
@@ -147,25 +215,27 @@ class Ingress:
 
     async def _answer(self, call: _Call) -> None:
         exchange = call.exchange
+        call.headers = client.checked(call.headers, self._args.max_header_bytes)
         if exchange.path.startswith(_INTERNAL_PREFIX) and self._authenticator.is_internal(call.headers):
             raise _Absent(f"No application serves {exchange.path}.", code="model_unavailable")
         kind = routing.kind_of(exchange.method, exchange.path)
         if exchange.path in _OPEN_PATHS:
             await self._answer_here(call)
             return
-        caller = self._authenticator.caller(call.headers)
+        caller = await self._authenticator.caller(call.headers)
         exchange.tenant = caller.tenant
         if kind == "control":
+            call.scope["caller"] = caller
             await self._answer_here(call)
             return
         # Our own pipelines never wait for a slot: what they ask for belongs to a request that was admitted already.
-        with self._requests.take(beyond_limit=caller.internal):
-            self._telemetry.in_flight(self._requests.taken)
+        with self._requests.take(beyond_limit=caller.internal), self._memory.hold() as held:
+            self._telemetry.show(metrics.GATEWAY_IN_FLIGHT, self._requests.taken)
             if kind == "model":
-                await self._to_model(call, caller)
+                await self._to_model(call, caller, held)
             else:
-                await self._to_pipeline(call, caller)
-        self._telemetry.in_flight(self._requests.taken)
+                await self._to_pipeline(call, caller, held)
+        self._telemetry.show(metrics.GATEWAY_IN_FLIGHT, self._requests.taken)
 
     async def _answer_here(self, call: _Call) -> None:
         async def noting(message: Message) -> None:
@@ -176,52 +246,251 @@ class Ingress:
 
         await self._control(call.scope, call.receive, noting)
 
-    async def _to_model(self, call: _Call, caller: Caller) -> None:
-        body = await read_body(call.receive, call.headers, self._args.max_request_bytes)
-        wish = parse(body)
-        call.exchange.stream = wish.stream
-        route = routing.model_route(self._current_table(), call.exchange.path, wish.model)
-        await self._send_upstream(call, caller, route, body, repeatable=True)
+    async def _to_model(self, call: _Call, caller: Caller, held: Held) -> None:
+        exchange, routed = call.exchange, self._in_force()
+        uploaded = request.is_multipart(exchange.path)
+        body = await self._body(call, held, self._args.max_upload_bytes if uploaded else self._args.max_request_bytes)
+        wish = request.read(exchange.path, call.headers, body)
+        exchange.stream = wish.stream
+        plan = routed.releases.plan(exchange.path, wish, caller.tenant, self._canary.off)
+        exchange.model = plan.named
+        rules = tenants.rules(routed.table, caller.tenant)
+        if not caller.internal:
+            tenants.check(rules, plan.named, wish)
+        # What a pipeline asks for is metered where it asks; its own answers would count the same tokens again.
+        piped = plan.candidates[0].upstream.task == "pipeline"
+        counted = rules.without_requests() if caller.internal else rules
+        estimate = 0 if piped else self._limits.estimate(plan.named, rules, wish)
+        grant = await self._limits.take(caller.tenant, counted, estimate)
+        call.echo.extend(grant.headers)
+        try:
+            await self._ask(call, wish, plan, rules)
+        except ServingError as error:
+            exchange.status = error.status  # as it is about to be told
+            raise
+        except (Disconnected, asyncio.CancelledError):
+            exchange.client_gone()
+            raise
+        finally:
+            self._settle(grant, wish, exchange, metered=not piped)
+            self._canary.observe(plan, exchange)
+            if not piped:
+                self._meter.record(exchange, routed.table)
 
-    async def _to_pipeline(self, call: _Call, caller: Caller) -> None:
+    def _settle(self, grant: Grant, wish: Wish, exchange: Exchange, *, metered: bool) -> None:
+        """Charge the tenant for what was used, in place of the estimate."""
+        used = exchange.prompt_tokens + exchange.completion_tokens
+        cut = metered and exchange.broken
+        if cut and not used and exchange.first_byte_s is not None and exchange.status < 400:
+            # Who leaves before the usage is told has used it all the same.
+            assumed = self._limits.assumed(wish, exchange.pieces)
+            exchange.prompt_tokens, exchange.completion_tokens = assumed.prompt, assumed.completion
+            used = assumed.prompt + assumed.completion
+        self._limits.settle(grant, used or (None if cut else 0))
+        if exchange.completion_tokens and not exchange.broken:
+            self._limits.learn(exchange.model, exchange.completion_tokens)
+
+    async def _ask(self, call: _Call, wish: Wish, plan: Plan, rules: Tenant) -> None:
+        """Ask the candidates in turn, until one begins to answer."""
         exchange = call.exchange
-        query = call.scope["query_string"].decode("latin-1")
-        route = routing.pipeline_route(self._current_table(), exchange.path, query)
-        if routing.is_upload(exchange.method, exchange.path):
-            with self._uploads.take():
-                body = await read_body(call.receive, call.headers, self._args.max_upload_bytes)
-                await self._send_upstream(call, caller, route, body, repeatable=False)
-        else:
-            body = await read_body(call.receive, call.headers, self._args.max_request_bytes)
-            await self._send_upstream(call, caller, route, body, repeatable=False)
+        if plan.shadow is not None:
+            self._shadows.send(plan.shadow.version, self._outbound(call, wish, plan.shadow, rules))
+        for number, candidate in enumerate(plan.candidates):
+            others = plan.candidates[number + 1 :]
+            exchange.version = candidate.version
+            try:
+                await self._attempt(call, wish, candidate, rules, plan, others)
+            except ServingError as error:
+                if not number:
+                    self._canary.failed(plan, error)
+                if not others or not falls_back(error):
+                    raise
+                reason = error.code or str(error.status)
+                self._telemetry.count(
+                    metrics.GATEWAY_FALLBACKS, model=plan.named, version=others[0].version, reason=reason
+                )
+                logger.warning("another model is asked", extra={"version": candidate.version, "reason": reason})
+            else:
+                return
 
-    async def _send_upstream(
-        self, call: _Call, caller: Caller, route: routing.Route, body: bytes, *, repeatable: bool
+    async def _attempt(
+        self, call: _Call, wish: Wish, candidate: Candidate, rules: Tenant, plan: Plan, others: Sequence[Candidate]
     ) -> None:
+        exchange, model = call.exchange, candidate.version
+        patience_s = plan.route.attempt_timeout_s if plan.route and others else None
+        who = exchange.tenant, rules.priority, rules.share
+        async with self._queues.turn(model, candidate.upstream.queue, *who, call.receive, patience_s):
+            if exchange.asked_s == 0:
+                exchange.asked_s = time.perf_counter() - exchange.started_s
+            target = self._replica_of(candidate, wish)
+            outbound = self._outbound(call, wish, candidate, rules, target, alternatives=bool(others))
+            if not others:
+                wish.forget()
+            try:
+                await self._relay.relay(
+                    outbound,
+                    call.receive,
+                    call.send,
+                    exchange,
+                    [*call.echo, (_VERSION_HEADER, model.encode())],
+                    _reader(wish, candidate),
+                    patience_s,
+                    client=compat.connection(call.scope),
+                )
+            finally:
+                if target is not None:
+                    self._affinity.done(model, target)
+
+    async def _to_pipeline(self, call: _Call, caller: Caller, held: Held) -> None:
+        exchange, table = call.exchange, self._table()
+        query = call.scope["query_string"].decode("latin-1")
+        route = routing.pipeline_route(table, exchange.path, query)
+        exchange.model = exchange.version = route.model
+        rules = tenants.rules(table, caller.tenant)
+        tenants.check(rules, route.model, None)
+        grant = await self._limits.take(caller.tenant, rules, 0)
+        call.echo.extend(grant.headers)
+        try:
+            if routing.is_upload(exchange.method, exchange.path):
+                with self._uploads.take():
+                    await self._pass_to_pipeline(call, route, await self._body(call, held, self._args.max_upload_bytes))
+            else:
+                await self._pass_to_pipeline(call, route, await self._body(call, held, self._args.max_request_bytes))
+        finally:
+            self._limits.settle(grant, 0)
+
+    async def _pass_to_pipeline(self, call: _Call, route: routing.Route, body: bytes) -> None:
         exchange = call.exchange
-        exchange.model = route.model
-        headers = upstream_headers(
+        # A pipeline is cancelled by Serve, as every application of our own.
+        headers = self._own_headers(call, aborts_itself=False)
+        outbound = Outbound(exchange.method, route.url, headers, body, repeatable=False)
+        await self._relay.relay(
+            outbound, call.receive, call.send, exchange, call.echo, client=compat.connection(call.scope)
+        )
+
+    async def _body(self, call: _Call, held: Held, limit: int) -> bytes:
+        return await client.read_body(
+            call.receive, call.headers, max_bytes=limit, timeout_s=self._args.body_timeout_s, held=held
+        )
+
+    def _outbound(
+        self,
+        call: _Call,
+        wish: Wish,
+        candidate: Candidate,
+        rules: Tenant,
+        target: Target | None = None,
+        *,
+        alternatives: bool = False,
+    ) -> Outbound:
+        """What ``candidate`` is sent: the request as it came, but for what must differ there."""
+        upstream = candidate.upstream
+        piped = upstream.task == "pipeline"
+        body = wish.outbound(
+            model=None if piped else upstream.served_model or candidate.version,
+            max_tokens=rules.max_tokens,
+            priority=rules.priority if upstream.takes_priority else None,
+            include_usage=not piped,  # for the meter; the client sees only what it asked for
+        )
+        if upstream.runtime == "external":
+            headers = request.provider_headers(call.headers, key=self._key_for(candidate), path=wish.path)
+        else:
+            headers = self._own_headers(call, aborts_itself=not piped)
+        return Outbound(
+            "POST",
+            candidate.url,
+            headers,
+            body,
+            repeatable=True,
+            target=target.address if target else None,
+            alternatives=alternatives,
+        )
+
+    def _key_for(self, candidate: Candidate) -> str:
+        """What an external upstream is shown; empty for one that wants nothing.
+
+        Raises:
+            Unavailable: it wants a key, and there is none to read.
+        """
+        name = candidate.upstream.credential
+        if name is None:
+            return ""
+        key = self._upstream_keys.value(name) if self._upstream_keys is not None else ""
+        if not key:
+            raise refusals.absent(candidate.version)
+        return key
+
+    def _own_headers(self, call: _Call, *, aborts_itself: bool) -> dict[str, str]:
+        return request.upstream_headers(
             call.headers,
             credential=self._credential.value(),
-            tenant=caller.tenant,
-            request_id=exchange.request_id,
-            # A pipeline is cancelled by Serve, as every application of our own.
-            aborts_itself=route.task != "pipeline",
+            tenant=call.exchange.tenant,
+            request_id=call.exchange.request_id,
+            aborts_itself=aborts_itself,
         )
-        outbound = Outbound(exchange.method, route.url, headers, body, repeatable)
-        await self._relay.relay(outbound, call.receive, call.send, exchange, call.echo)
 
-    def _current_table(self) -> RoutingTable:
-        if self._table is None:
+    def _replica_of(self, candidate: Candidate, wish: Wish) -> Target | None:
+        """The replica to ask; None to go through Serve's proxy, which also wakes a model that has none."""
+        if candidate.upstream.runtime != "ray" or candidate.upstream.task == "pipeline":
+            return None
+        targets = self._replicas.targets(candidate.version)
+        if not targets:
+            return None
+        prefix = wish.prefix() if len(targets) > 1 else b""
+        return self._affinity.choose(candidate.version, prefix, wish.session, targets)
+
+    def _in_force(self) -> _Routed:
+        if self._routed is None:
             raise Unavailable("The gateway has no routing table yet.", code="not_ready", retry_after_s=RETRY_AFTER_S)
-        return self._table
+        return self._routed
+
+    def _table(self) -> RoutingTable:
+        return self._in_force().table
+
+    async def _usage(self, tenant: str) -> Usage:
+        return await self._meter.usage(tenant, tenants.rules(self._table(), tenant))
+
+    def _may_name(self, tenant: str, name: str) -> bool:
+        return tenants.may_use(tenants.rules(self._table(), tenant), name)
+
+    def _count_refusal(self, exchange: Exchange, error: ServingError) -> None:
+        tenant = tenants.label(self._routed.table, exchange.tenant) if self._routed and exchange.tenant else ""
+        self._telemetry.count(metrics.GATEWAY_REFUSALS, tenant=tenant, code=error.code or str(error.status))
+
+    def _show_store(self, down: bool) -> None:
+        self._telemetry.show(metrics.GATEWAY_STORE_DOWN, down)
+
+    def _show_version(self, route: str, version: str, rule: str, off: bool) -> None:
+        self._telemetry.show(metrics.GATEWAY_VERSION_OFF, off, model=route, version=version, rule=rule)
 
     def _echo(self, headers: RawHeaders, request_id: str) -> RawHeaders:
-        echoed = [(_REQUEST_ID_HEADER, request_id.encode())]
         already = not self._echoes_request_id and find(headers, _REQUEST_ID_HEADER) == request_id.encode()
-        return [] if already else echoed
+        return [] if already else [(_REQUEST_ID_HEADER, request_id.encode())]
+
+
+def _reader(wish: Wish, candidate: Candidate) -> usage.Reader | None:
+    """What reads the tokens of the answer; None where others read them."""
+    if candidate.upstream.task == "pipeline":
+        return None
+    return usage.reader(wish.path, wish.stream, hide_usage=wish.stream and not wish.include_usage)
 
 
 async def _refuse(call: _Call, error: ServingError) -> None:
+    """Answer with ``error``, in the caller's dialect."""
     call.exchange.began(error.status)
-    await send_error(call.send, error, call.echo)
+    body = refusals.encoded(error, call.exchange.path)
+    headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
+    headers += [(b"content-length", str(len(body)).encode()), *call.echo]
+    if not await client.has_come(call.receive):
+        headers.append(_CLOSE)  # or the rest of a body that nobody reads would keep the connection
+    await call.send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await call.send({"type": "http.response.body", "body": body})
+
+
+async def _for_ever(part: Coroutine[Any, Any, None]) -> None:
+    """Run a part of the gateway that has no end of its own; its failure is told, and costs nothing else."""
+    with contextlib.suppress(asyncio.CancelledError):
+        try:
+            await part
+        except Exception:
+            logger.exception("a part of the gateway has ended")

@@ -14,6 +14,7 @@ from serve_apps.common.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
+from serve_apps.common.protocol import ANTHROPIC_PATHS
 
 #: When to come back, in seconds, if the upstream does not say.
 RETRY_AFTER_S = 1
@@ -22,6 +23,22 @@ RETRY_AFTER_S = 1
 _INTERNALS = re.compile(
     r"Traceback \(most recent|File \"[^\"]+\", line \d|\.py:\d|\bray::|\bRay\w*Error\b| at 0x[0-9a-f]"
 )
+
+#: How servers say that a prompt is too long: vLLM 0.29 (in each of its stages), OpenAI's own, Anthropic's.
+_CONTEXT_OVERFLOW = re.compile(
+    r"maximum context length|longer than the maximum\s+model length"
+    r"|exceeds the max_model_len|cannot be greater than max_(model_len|total_tokens)|prompt is too long"
+)
+#: Anthropic's types of errors; other statuses are ``invalid_request_error`` below 500 and ``api_error`` from there on.
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 def translated(model: str, status: int, retry_after: str | None, body: bytes) -> ServingError | None:
@@ -47,6 +64,49 @@ def translated(model: str, status: int, retry_after: str | None, body: bytes) ->
     if status in (400, 422) and isinstance(detail, str) and not _INTERNALS.search(detail):
         return InvalidRequest(detail)
     return _generic(model, status)
+
+
+def is_context_overflow(status: int, body: bytes) -> bool:
+    """Whether an upstream's refusal says that the prompt, with the tokens asked for, is longer than its context."""
+    if status not in (400, 413, 422):
+        return False
+    error = _document(body).get("error")
+    if not isinstance(error, dict):
+        return False
+    message = error.get("message")
+    return error.get("code") == "context_length_exceeded" or bool(
+        isinstance(message, str) and _CONTEXT_OVERFLOW.search(message)
+    )
+
+
+def passed(body: bytes, status: int, path: str) -> bytes:
+    """An upstream's error that may pass (``translated`` had none instead), in the dialect of ``path``.
+
+    Some of vLLM's errors are in OpenAI's shape on Anthropic's paths, and all have types of its own there.
+    """
+    if path not in ANTHROPIC_PATHS:
+        return body
+    message = _openai_message(_document(body))
+    return body if message is None else _anthropic(message, status)
+
+
+def encoded(error: ServingError, path: str) -> bytes:
+    """The body of an error of ours, in the dialect of ``path``: OpenAI's or Anthropic's.
+
+    Shapes: https://platform.openai.com/docs/api-reference/errors and https://docs.anthropic.com/en/api/errors
+    """
+    return _anthropic(error.message, error.status) if path in ANTHROPIC_PATHS else error.encoded()
+
+
+def event(error: ServingError, path: str) -> bytes:
+    """The same as an event of a stream; the blank line before it ends an event that may have been cut in two."""
+    name = b"event: error\n" if path in ANTHROPIC_PATHS else b""
+    return b"\n\n%bdata: %b\n\n" % (name, encoded(error, path))
+
+
+def _anthropic(message: str, status: int) -> bytes:
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
 
 
 def absent(model: str, retry_after_s: int = RETRY_AFTER_S) -> Unavailable:

@@ -1,40 +1,34 @@
-"""Bytes between a client and an upstream, passed on as they come.
-
-The loop over chunks is the hottest code of the project: it looks at nothing and allocates one message a chunk.
-"""
+"""Requests to upstreams, and their answers on the way to clients: asked again, translated, cut off or passed on."""
 
 import asyncio
-import io
 from dataclasses import dataclass
 
-import aiohttp
-from yarl import URL
-
-from serve_apps.common.errors import ServingError, UpstreamFailed, UpstreamTimeout
+from serve_apps.common.errors import InvalidRequest, ServingError, UpstreamFailed, UpstreamTimeout
 from serve_apps.common.middleware import Receive, Send
 from serve_apps.common.protocol import ABSENT_HEADER, DEGRADED_HEADER
+from serve_apps.gateway import refusals
 from serve_apps.gateway.exchange import Exchange
-from serve_apps.gateway.refusals import absent, translated
+from serve_apps.gateway.passage import Client, Passage
 from serve_apps.gateway.request import Disconnected, RawHeaders
+from serve_apps.gateway.upstream import Answer, Pool, Request, Unanswered, Unreachable, UpstreamError
+from serve_apps.gateway.usage import Reader
 
-#: How long an upstream may take to accept a connection, in seconds.
-CONNECT_TIMEOUT_S = 5
 #: Before each further attempt at an upstream that is not there, in seconds. A proxy that starts anew, or a head that
 #: comes back and lets routers start, takes no longer; who asks a model that is broken waits that long for the refusal.
 PAUSES_S = (0.2, 0.5, 1.0, 2.0)
-#: How long an idle connection is kept, in seconds: less than uvicorn's 5 s, so that we close it first.
-KEEPALIVE_S = 4
+#: How long a replica may take to accept a connection, in seconds. It is in our cluster, and the proxy knows others.
+TARGET_CONNECT_TIMEOUT_S = 1
 #: As much of an error's body as is read, in bytes; a larger one is no OpenAI error.
 ERROR_BODY_BYTES = 64 * 1024
-#: aiohttp writes larger ``bytes`` in one go and warns; a file object goes out in pieces.
-_ONE_WRITE_BYTES = 1024 * 1024
 
 _SSE = b"text/event-stream"
+_JSON = b"application/json"
+_LENGTH = b"content-length"
 #: The response headers a client gets to see. The request id is the caller's to add.
 _PASSED_HEADERS = frozenset(
     {
         b"content-type",
-        b"content-length",
+        _LENGTH,
         b"content-disposition",
         b"cache-control",
         b"allow",
@@ -42,11 +36,14 @@ _PASSED_HEADERS = frozenset(
         DEGRADED_HEADER.encode(),
     }
 )
-_SKIPPED_AUTO_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class StreamBroken(Exception):
     """An answer that is not an event stream broke after it began: only closing the connection can tell the client."""
+
+
+class ContextOverflow(InvalidRequest):
+    """The prompt is too long for the model that was asked; another may take it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +56,25 @@ class Outbound:
     body: bytes
     repeatable: bool
     """Whether it may be sent once more if a kept connection turns out closed before any answer."""
+    target: tuple[str, int] | None = None
+    """Host and port to dial instead of the URL's: a replica's own. If it refuses, the URL is asked."""
+    alternatives: bool = False
+    """Whether another model would be asked: then an absent upstream is not waited for, and what another could do
+    better (429, 5xx, too long a prompt) is raised, not passed on."""
 
 
 class Relay:
     """Sends requests upstream and passes the answers on."""
 
-    def __init__(self, *, first_byte_timeout_s: float, stall_timeout_s: float) -> None:
+    def __init__(self, *, first_byte_timeout_s: float, stall_timeout_s: float, write_timeout_s: float = 60) -> None:
         self._first_byte_timeout_s = first_byte_timeout_s
         self._stall_timeout_s = stall_timeout_s
-        self._session: aiohttp.ClientSession | None = None
-
-    async def open(self) -> None:
-        """Open the connection pool; needs the event loop that requests run on."""
-        self._session = aiohttp.ClientSession(
-            # No limit: admission is decided before a request gets here.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=_SKIPPED_AUTO_HEADERS,
-        )
+        self._write_timeout_s = write_timeout_s
+        self._pool = Pool()
 
     async def close(self) -> None:
-        """Close the pool and every connection in it."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close every connection to an upstream."""
+        self._pool.close()
 
     async def relay(
         self,
@@ -93,128 +83,211 @@ class Relay:
         send: Send,
         exchange: Exchange,
         headers: RawHeaders,
+        reader: Reader | None = None,
+        first_byte_timeout_s: float | None = None,
+        *,
+        client: Client | None = None,
     ) -> None:
         """Send ``outbound`` and pass its answer on, with ``headers`` added.
 
         The upstream's connection closes at once when the client goes away, streaming or not: that is what makes
         vLLM abort the generation.
 
+        Args:
+            outbound: what is asked.
+            receive: tells of the client's leaving, where there is no ``client``.
+            send: takes the response.
+            exchange: is told of the answer's beginning, pieces, end and usage.
+            headers: what is added to those of the answer.
+            reader: sees every piece of the answer.
+            first_byte_timeout_s: for this attempt, in place of the relay's own.
+            client: the connection to the client, where the server shows it.
+
         Raises:
             ServingError: there is no answer to pass on; nothing was sent to the client.
             Disconnected: the client went away.
             StreamBroken: the connection to the client must be closed.
         """
-        work = asyncio.ensure_future(self._exchange(outbound, send, exchange, headers))
+        timeout_s = self._first_byte_timeout_s if first_byte_timeout_s is None else first_byte_timeout_s
+        passing = self._exchange(outbound, send, exchange, headers, reader, timeout_s, client)
+        if client is not None:
+            await passing
+            return
+        work = asyncio.ensure_future(passing)
         gone = asyncio.ensure_future(_until_gone(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
+                work.cancel()
+                await asyncio.wait((work,))  # it notes what was passed on
                 raise Disconnected
             work.result()
         finally:
             gone.cancel()
             work.cancel()
+            await asyncio.wait((work, gone))  # what is kept about the exchange is whole then
 
-    async def _exchange(self, outbound: Outbound, send: Send, exchange: Exchange, headers: RawHeaders) -> None:
-        response: aiohttp.ClientResponse | None = None
+    async def discard(self, outbound: Outbound) -> int:
+        """Send ``outbound`` and drop its answer; the answer's status, 0 if there was no whole one."""
         try:
             async with asyncio.timeout(self._first_byte_timeout_s) as deadline:
-                response = await self._respond(outbound, exchange.model)
-                await self._pass_on(response, send, exchange, headers, deadline)
-        except TimeoutError:
-            await self._fail(response, send, exchange, self._timeout(exchange))
-        except aiohttp.ClientError:
-            broke = UpstreamFailed(f'The answer of "{exchange.model}" broke off.', code="upstream_failed")
-            await self._fail(response, send, exchange, broke)
-        finally:
-            if response is not None:
-                response.close()  # closes the connection, unless the answer was read to its end
+                answer = await self._respond(outbound, "")
+                try:
+                    while await answer.read():
+                        deadline.reschedule(asyncio.get_running_loop().time() + self._stall_timeout_s)
+                finally:
+                    answer.close()
+        except (TimeoutError, UpstreamError, ServingError):
+            return 0
+        return answer.status
 
-    async def _respond(self, outbound: Outbound, model: str) -> aiohttp.ClientResponse:
-        """The upstream's response, headers read. One that is not there is asked again: it has done nothing yet.
+    async def _exchange(
+        self,
+        outbound: Outbound,
+        send: Send,
+        exchange: Exchange,
+        headers: RawHeaders,
+        reader: Reader | None,
+        timeout_s: float,
+        client: Client | None,
+    ) -> None:
+        # Nothing is sent until the first byte is here: up to then any failure can still be an error of its own.
+        answer, first = await self._begin(outbound, exchange, timeout_s)
+        events = _is_sse(answer)
+        passage = Passage(answer, reader, client, self._stall_timeout_s)
+        try:
+            exchange.began(answer.status)
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": answer.status,
+                    "headers": _passed(answer, first, may_shrink=events and reader is not None) + headers,
+                }
+            )
+            await self._pass_on(passage, first, send)
+        except StreamBroken:
+            exchange.broken = True
+            raise
+        except (TimeoutError, UpstreamError) as failure:
+            exchange.broken = True
+            answer.close()
+            error = self._failure(failure, exchange.model)
+            if not events:
+                raise StreamBroken(error.message) from None
+            await send({"type": "http.response.body", "body": passage.end() + refusals.event(error, exchange.path)})
+        finally:
+            answer.close()  # closes the connection, unless the answer was read to its end
+            exchange.pieces = passage.pieces
+            exchange.last_byte_s = passage.last_s - exchange.started_s
+            if reader is not None and (tokens := reader.tokens()) is not None:
+                exchange.prompt_tokens, exchange.completion_tokens = tokens.prompt, tokens.completion
+
+    async def _begin(self, outbound: Outbound, exchange: Exchange, timeout_s: float) -> tuple[Answer, bytes]:
+        """The upstream's answer and the first piece of its body, or all of an error's.
+
+        Raises:
+            ServingError: there is none that may be passed on.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                answer = await self._respond(outbound, exchange.model)
+                try:
+                    if answer.status >= 300:
+                        return answer, await _refusal(answer, outbound, exchange)
+                    return answer, await answer.read()
+                except BaseException:
+                    answer.close()
+                    raise
+        except TimeoutError:
+            raise UpstreamTimeout(
+                f'The model "{exchange.model}" did not begin to answer within {timeout_s:g} s.',
+                code="first_byte_timeout",
+            ) from None
+        except UpstreamError as failure:
+            raise self._failure(failure, exchange.model) from None
+
+    async def _respond(self, outbound: Outbound, model: str) -> Answer:
+        """The upstream's answer, its head read. One that is not there is asked again: it has done nothing yet.
 
         Raises:
             Unavailable: it is still not there.
         """
+        request = Request(outbound.method, outbound.url, outbound.headers, outbound.body)
+        if outbound.target is not None:
+            answer = await self._at_target(request, outbound.target, outbound.repeatable)
+            if answer is not None:
+                return answer
         for pause_s in (*PAUSES_S, None):
             try:
-                response = await self._request(outbound)
-                if not _is_absence(response):
-                    return response
-                response.close()
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+                answer = await self._at_url(request, outbound.repeatable)
+                if not _is_absence(answer):
+                    return answer
+                answer.close()
+            except Unreachable:
                 pass
-            if pause_s is not None:
-                await asyncio.sleep(pause_s)
-        raise absent(model)
+            if pause_s is None or outbound.alternatives:
+                break
+            await asyncio.sleep(pause_s)
+        raise refusals.absent(model)
 
-    async def _request(self, outbound: Outbound) -> aiohttp.ClientResponse:
-        """One attempt; a second one where a kept connection turns out closed."""
-        if self._session is None:
-            raise RuntimeError("the relay is not open")
-        attempts = 2 if outbound.repeatable else 1
-        while True:
-            attempts -= 1
-            try:
-                return await self._session.request(
-                    outbound.method,
-                    URL(outbound.url, encoded=True),
-                    headers=outbound.headers,
-                    data=_payload(outbound.body),
-                    allow_redirects=False,
-                )
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-                raise
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientConnectionResetError):
-                if not attempts:
-                    raise
-
-    async def _pass_on(
-        self,
-        response: aiohttp.ClientResponse,
-        send: Send,
-        exchange: Exchange,
-        headers: RawHeaders,
-        deadline: asyncio.Timeout,
-    ) -> None:
-        read = response.content.readany
-        if response.status >= 300:
-            chunk = await _error_body(response, exchange.model)
-        else:
-            chunk = await read()
-        # Held back until the first byte is here: up to then any failure can still be an error of its own.
-        passed = [(name.lower(), value) for name, value in response.raw_headers if name.lower() in _PASSED_HEADERS]
-        exchange.began(response.status)
-        await send({"type": "http.response.start", "status": response.status, "headers": passed + headers})
-        now, stall_s = asyncio.get_running_loop().time, self._stall_timeout_s
-        while chunk:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            deadline.reschedule(now() + stall_s)
-            chunk = await read()
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _fail(
-        self, response: aiohttp.ClientResponse | None, send: Send, exchange: Exchange, error: ServingError
-    ) -> None:
-        if response is None or not exchange.status:
-            raise error from None
-        exchange.broken = True
-        if not _is_sse(response):
-            raise StreamBroken(error.message) from None
-        # The blank line first ends an event that may have been cut in two.
-        event = b"\n\ndata: " + error.encoded() + b"\n\n"
-        await send({"type": "http.response.body", "body": event})
-
-    def _timeout(self, exchange: Exchange) -> UpstreamTimeout:
-        if exchange.status:
-            return UpstreamTimeout(
-                f'The answer of "{exchange.model}" stood still for {self._stall_timeout_s:g} s.',
-                code="stream_stalled",
+    async def _at_target(self, request: Request, address: tuple[str, int], repeatable: bool) -> Answer | None:
+        """The answer of one replica; None if it is not there or has no room, which the proxy may know better."""
+        try:
+            answer = await self._pool.ask(
+                request, address=address, kept=repeatable, connect_timeout_s=TARGET_CONNECT_TIMEOUT_S
             )
-        return UpstreamTimeout(
-            f'The model "{exchange.model}" did not begin to answer within {self._first_byte_timeout_s:g} s.',
-            code="first_byte_timeout",
-        )
+        except Unreachable:
+            return None
+        except Unanswered:
+            if not repeatable:
+                raise
+            return None
+        if answer.status in (404, 429, 503) and not _is_json(answer):  # Serve's word, not the model's
+            answer.close()
+            return None
+        return answer
+
+    async def _at_url(self, request: Request, repeatable: bool) -> Answer:
+        """One attempt; a second one where a kept connection turns out closed."""
+        try:
+            return await self._pool.ask(request, kept=repeatable)
+        except Unanswered:
+            if not repeatable:
+                raise
+        return await self._pool.ask(request, kept=False)
+
+    async def _pass_on(self, passage: Passage, first: bytes, send: Send) -> None:
+        body = passage.seen(first) if first else b""
+        if not passage.answer.complete:
+            if body:
+                await self._send(passage, body, send)
+                body = b""
+            if passage.client is not None and passage.client.chunked:
+                await passage.watched(passage.flow(passage.client))
+            else:
+                await passage.watched(self._pieces(passage, send))
+        await send({"type": "http.response.body", "body": body + passage.end()})
+
+    async def _pieces(self, passage: Passage, send: Send) -> None:
+        while piece := await passage.answer.read():
+            if body := passage.seen(piece):
+                await self._send(passage, body, send)
+
+    async def _send(self, passage: Passage, body: bytes, send: Send) -> None:
+        passage.held = True
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        except TimeoutError:
+            raise StreamBroken(f"the client read nothing for {self._write_timeout_s:g} s") from None
+        passage.resume()
+
+    def _failure(self, failure: Exception, model: str) -> ServingError:
+        if isinstance(failure, TimeoutError):
+            return UpstreamTimeout(
+                f'The answer of "{model}" stood still for {self._stall_timeout_s:g} s.', code="stream_stalled"
+            )
+        return UpstreamFailed(f'The answer of "{model}" broke off.', code="upstream_failed")
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -222,38 +295,54 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-async def _error_body(response: aiohttp.ClientResponse, model: str) -> bytes:
-    """The body of an error that may be passed on as it is.
+async def _refusal(answer: Answer, outbound: Outbound, exchange: Exchange) -> bytes:
+    """The body of an error that may be passed on.
 
     Raises:
         ServingError: the one to send instead.
     """
     body = b""
-    while len(body) <= ERROR_BODY_BYTES and (chunk := await response.content.readany()):
-        body += chunk
-    whole = body if len(body) <= ERROR_BODY_BYTES else b""
-    error = translated(model, response.status, response.headers.get("retry-after"), whole)
+    while len(body) <= ERROR_BODY_BYTES and (piece := await answer.read()):
+        body += piece
+    status, retry_after = answer.status, (answer.header(b"retry-after") or b"").decode("latin-1")
+    if len(body) > ERROR_BODY_BYTES:
+        body = b""
+    if outbound.alternatives and refusals.is_context_overflow(status, body):
+        raise ContextOverflow(
+            f'The prompt is longer than the model "{exchange.model}" takes.', code="context_length_exceeded"
+        )
+    error = refusals.translated(exchange.model, status, retry_after, body)
+    if error is None and outbound.alternatives and (status == 429 or status >= 500):
+        error = refusals.translated(exchange.model, status, retry_after, b"")
     if error is not None:
         raise error
-    return body
+    return refusals.passed(body, status, exchange.path)
 
 
-def _is_absence(response: aiohttp.ClientResponse) -> bool:
+def _passed(answer: Answer, first: bytes, *, may_shrink: bool) -> RawHeaders:
+    """The headers that go on to the client. The length is left out where a reader may withhold something."""
+    headers = [(name, value) for name, value in answer.headers if name in _PASSED_HEADERS and name != _LENGTH]
+    if answer.status >= 300:
+        headers.append((_LENGTH, b"%d" % len(first)))
+    elif not may_shrink and (length := answer.header(_LENGTH)) is not None:
+        headers.append((_LENGTH, length))
+    return headers
+
+
+def _is_absence(answer: Answer) -> bool:
     """Whether it is a proxy's word that nobody stands behind it, and not the upstream's, which speaks JSON.
 
     A refusal under load says when to come back.
     """
-    if response.status not in (404, 503):
+    if answer.status not in (404, 503):
         return False
-    theirs = response.content_type == "application/json" or "retry-after" in response.headers
-    return ABSENT_HEADER in response.headers or not theirs
+    theirs = _is_json(answer) or answer.header(b"retry-after") is not None
+    return answer.header(ABSENT_HEADER.encode()) is not None or not theirs
 
 
-def _is_sse(response: aiohttp.ClientResponse) -> bool:
-    return any(name.lower() == b"content-type" and value.startswith(_SSE) for name, value in response.raw_headers)
+def _is_json(answer: Answer) -> bool:
+    return (answer.header(b"content-type") or b"").startswith(_JSON)
 
 
-def _payload(body: bytes) -> bytes | io.BytesIO | None:
-    if not body:
-        return None
-    return body if len(body) <= _ONE_WRITE_BYTES else io.BytesIO(body)
+def _is_sse(answer: Answer) -> bool:
+    return (answer.header(b"content-type") or b"").startswith(_SSE)

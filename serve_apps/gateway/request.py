@@ -2,20 +2,62 @@
 
 import re
 import uuid
-from typing import NamedTuple
+from dataclasses import dataclass
+from math import inf
+from typing import Any, TypeVar
 
 import orjson
 
-from serve_apps.common.errors import InvalidRequest, TooLarge
-from serve_apps.common.middleware import Receive
+from serve_apps.common.errors import InvalidRequest
 from serve_apps.common.protocol import (
+    ANTHROPIC_PATHS,
     DISCONNECT_HEADER,
+    FORM_PATHS,
     INTERNAL_HEADER,
     REQUEST_ID_HEADER,
+    SESSION_HEADER,
     TENANT_HEADER,
+    VERSION_HEADER,
 )
+from serve_apps.gateway.form import read_fields
+from serve_apps.gateway.splice import field, set_fields
 
 RawHeaders = list[tuple[bytes, bytes]]
+T = TypeVar("T")
+
+#: The paths that generate text, and the fields that say how much. The first is the one we set.
+_LENGTHS: dict[str, tuple[str, ...]] = {
+    "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),
+    "/v1/completions": ("max_tokens",),
+    "/v1/responses": ("max_output_tokens",),
+    "/v1/messages": ("max_tokens",),
+}
+#: Where an answer has so many tokens unless the client asks for more. Without an entry: as many as the model can.
+_DEFAULT_LENGTHS = {"/v1/completions": 16}
+#: The fields a prompt is made of, in the order in which chat templates put them.
+_PROMPTS: dict[str, tuple[str, ...]] = {
+    "/v1/chat/completions": ("tools", "messages"),
+    "/v1/completions": ("prompt",),
+    "/v1/responses": ("instructions", "tools", "input"),
+    "/v1/messages": ("system", "tools", "messages"),
+}
+#: The paths whose streams tell their usage only to those who ask.
+USAGE_ON_REQUEST = frozenset({"/v1/chat/completions", "/v1/completions"})
+#: The paths whose body has vLLM's ``priority``.
+_PRIORITY_PATHS = USAGE_ON_REQUEST | {
+    *("/v1/responses", "/v1/embeddings", "/v1/rerank", "/rerank", "/v2/rerank", "/v1/score", "/score")
+}
+_CONTINUOUS = "continuous_usage_stats"
+#: What counts as true in a form: pydantic's words.
+_TRUE = frozenset({"true", "t", "yes", "y", "on", "1"})
+_TYPES: dict[type, str] = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number with a fraction or beyond 64 bits",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
 
 #: An id that may go into log lines and headers as it is.
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -38,6 +80,7 @@ _NOT_FORWARDED = frozenset(
         b"accept-encoding",  # error bodies must be readable, so upstreams answer uncompressed
         b"expect",
         b"authorization",
+        b"x-api-key",
         b"cookie",
         b"x-request-timeout-seconds",
         b"serve-multiplexed-model-id",
@@ -46,25 +89,164 @@ _NOT_FORWARDED = frozenset(
     }
 )
 _OWN_PREFIX = b"x-llm-"
+_PROVIDER_HEADERS = frozenset(
+    {b"accept", b"content-type", b"user-agent", b"anthropic-version", b"anthropic-beta", b"openai-beta"}
+)
 
 
 class Disconnected(Exception):
     """The client went away before its request was complete."""
 
 
-class Wish(NamedTuple):
-    """What the gateway reads of a body; everything else is the upstream's business."""
+@dataclass(slots=True)
+class Wish:
+    """What the gateway reads of a request; everything else is the upstream's business."""
 
+    path: str
+    body: bytes
+    document: dict[str, Any] | None
+    """The body, if it is JSON."""
     model: object
-    stream: bool
+    """What stands in its field ``model``; None if there is none."""
+    stream: bool = False
+    user: str | None = None
+    """The end user the client acts for."""
+    session: str | None = None
+    """The conversation it belongs to."""
+    pin: str | None = None
+    """The version that must answer."""
+    max_tokens: int | None = None
+    """Tokens one answer may have, if the client says."""
+    choices: int = 1
+    """Answers it asks for: choices, times prompts."""
+    include_usage: bool = False
+    """Whether the client gets a stream's usage: it asked, or the path always tells."""
+    place: tuple[int, int] | None = None
+    """Where the model's name stands in a form."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether text is generated."""
+        return self.path in _LENGTHS
+
+    def forget(self) -> None:
+        """Let go of the parsed body, which can be twenty times as large; ``prefix`` and ``outbound`` are over then."""
+        self.document = None
+
+    def prefix(self) -> bytes:
+        """The prompt as bytes that begin alike where prompts begin alike; empty where no engine caches beginnings."""
+        if self.document is None:
+            return b""
+        parts = [self.document[name] for name in _PROMPTS.get(self.path, ()) if name in self.document]
+        try:
+            return b"".join(part.encode() if isinstance(part, str) else orjson.dumps(part) for part in parts)
+        except orjson.JSONEncodeError:  # nested deeper than orjson writes, though it reads that
+            return b""
+
+    def outbound(
+        self,
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        priority: int | None = None,
+        include_usage: bool = False,
+    ) -> bytes:
+        """The body to send: the very one that came if nothing has to change, else with only that changed.
+
+        Args:
+            model: the name the upstream knows the model by.
+            max_tokens: where the client sets none, and the path takes one.
+            priority: whatever the client says, where the path takes one.
+            include_usage: whether a stream must end with its usage, asked for or not.
+        """
+        if self.document is None:
+            return self._renamed(model)
+        fields: dict[str, bytes] = {}
+        if model is not None and model != self.model:
+            fields["model"] = orjson.dumps(model)
+        lengths = _LENGTHS.get(self.path, ()) if self.max_tokens is None else ()
+        if max_tokens is not None and lengths and max_tokens < _DEFAULT_LENGTHS.get(self.path, inf):
+            fields[lengths[0]] = b"%d" % max_tokens
+        if priority is not None and self.path in _PRIORITY_PATHS and self.document.get("priority") != priority:
+            fields["priority"] = b"%d" % priority
+        if include_usage and self.stream and not self.include_usage:
+            fields["stream_options"] = self._with_usage()
+        return set_fields(self.body, self.document, fields) if fields else self.body
+
+    def _renamed(self, model: str | None) -> bytes:
+        if model is None or model == self.model or self.place is None:
+            return self.body
+        start, end = self.place
+        return b"".join((self.body[:start], model.encode(), self.body[end:]))
+
+    def _with_usage(self) -> bytes:
+        options = self.document and self.document.get("stream_options")
+        if not options:
+            return b'{"include_usage":true}'
+        fields = {"include_usage": b"true"}
+        if _CONTINUOUS in options:  # without usage it had no effect
+            fields[_CONTINUOUS] = b"false"
+        return set_fields(field(self.body, "stream_options"), options, fields)
 
 
-def parse(body: bytes) -> Wish:
-    """Read ``model`` and ``stream`` of a JSON body, which itself stays as it came.
+def read(path: str, headers: RawHeaders, body: bytes) -> Wish:
+    """What a request to a model's ``path`` asks for.
 
     Raises:
-        InvalidRequest: the body is not a JSON object in UTF-8.
+        InvalidRequest: the body is not what the path takes, or what we hold clients to has the wrong type.
     """
+    session = _text(find(headers, SESSION_HEADER.encode()))
+    pin = _text(find(headers, VERSION_HEADER.encode()))
+    content_type = _text(find(headers, b"content-type")) or ""
+    if path in FORM_PATHS:
+        return _read_form(path, content_type, body, session, pin)
+    document = _object(body)
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise InvalidRequest(
+            f"This path takes JSON: send the header content-type: application/json, not {content_type[:80] or 'none'}.",
+            code="unsupported_media_type",
+        )
+    generates = path in _LENGTHS
+    stream = generates and _typed(document, "stream", bool) is True
+    user = document.get("safety_identifier") or document.get("user")
+    if path in ANTHROPIC_PATHS and isinstance(metadata := document.get("metadata"), dict):
+        user = metadata.get("user_id")
+    lengths = [_typed(document, name, int) for name in _LENGTHS.get(path, ())]
+    key = document.get("prompt_cache_key")
+    return Wish(
+        path,
+        body,
+        document,
+        document.get("model"),
+        stream,
+        user if isinstance(user, str) else None,
+        session or (key if isinstance(key, str) else None),
+        pin,
+        # An upstream may go by either of two, so the larger one counts.
+        max((length for length in lengths if length is not None), default=None),
+        _choices(path, document),
+        path not in USAGE_ON_REQUEST or _asks_for_usage(document),
+    )
+
+
+def _read_form(path: str, content_type: str, body: bytes, session: str | None, pin: str | None) -> Wish:
+    fields = read_fields(content_type, body)
+    model = fields.get("model")
+    stream = fields.get("stream")
+    return Wish(
+        path,
+        body,
+        None,
+        model.value if model is not None else None,
+        stream is not None and stream.value.strip().lower() in _TRUE,
+        session=session,
+        pin=pin,
+        include_usage=True,
+        place=model.place if model is not None else None,
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -74,32 +256,37 @@ def parse(body: bytes) -> Wish:
         ) from None
     if not isinstance(document, dict):
         raise InvalidRequest("The request body must be a JSON object.", code="invalid_json")
-    return Wish(document.get("model"), document.get("stream") is True)
+    return document
 
 
-async def read_body(receive: Receive, headers: RawHeaders, limit: int) -> bytes:
-    """The whole request body, never holding more than ``limit`` bytes of it.
+def _typed(document: dict[str, Any], name: str, kind: type[T], inside: str = "") -> T | None:
+    """A field that we go by. vLLM would also take ``"true"`` or ``"5"``, and so read something else than we do."""
+    value = document.get(name)
+    if value is None or type(value) is kind:
+        return value
+    raise InvalidRequest(
+        f"Invalid type for '{inside}{name}': expected {_TYPES[kind]}, got {_TYPES[type(value)]}.",
+        param=inside + name,
+        code="invalid_type",
+    )
 
-    Raises:
-        TooLarge: it is, or says it is, larger than ``limit``.
-        Disconnected: the client went away meanwhile.
-    """
-    declared = find(headers, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit:
-        raise _too_large(limit)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise _too_large(limit)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+def _choices(path: str, document: dict[str, Any]) -> int:
+    if path not in USAGE_ON_REQUEST:
+        return 1
+    prompt = document.get("prompt")
+    several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    prompts = len(prompt) if several and isinstance(prompt, list) else 1
+    return prompts * max(1, _typed(document, "n", int) or 1, _typed(document, "best_of", int) or 1)
+
+
+def _asks_for_usage(document: dict[str, Any]) -> bool:
+    options = _typed(document, "stream_options", dict)
+    return options is not None and _typed(options, "include_usage", bool, "stream_options.") is True
+
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode("latin-1") if value else None
 
 
 def request_id_of(headers: RawHeaders) -> str:
@@ -132,6 +319,21 @@ def upstream_headers(
     return forwarded
 
 
+def provider_headers(headers: RawHeaders, *, key: str, path: str) -> dict[str, str]:
+    """What an external provider gets: what describes the body and the answer, and our key there."""
+    forwarded = {name.decode(): value.decode("latin-1") for name, value in headers if name in _PROVIDER_HEADERS}
+    if key:
+        forwarded["authorization"] = f"Bearer {key}"
+        if path in ANTHROPIC_PATHS:
+            forwarded["x-api-key"] = key
+    return forwarded
+
+
+def is_multipart(path: str) -> bool:
+    """Whether a model's ``path`` takes a form with a file, which may be larger than other bodies."""
+    return path in FORM_PATHS
+
+
 def find(headers: RawHeaders, name: bytes) -> bytes | None:
     """The first value of the header ``name`` (lower case)."""
     return next((value for key, value in headers if key == name), None)
@@ -139,7 +341,3 @@ def find(headers: RawHeaders, name: bytes) -> bytes | None:
 
 def _named_by_connection(headers: RawHeaders) -> set[bytes]:
     return {name.strip().lower() for key, value in headers if key == b"connection" for name in value.split(b",")}
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"The request body is larger than the {limit} bytes this path takes.", code="body_too_large")

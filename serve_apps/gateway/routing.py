@@ -13,8 +13,10 @@ Kind = Literal["control", "model", "pipeline"]
 #: Paths whose upstream is the model named in the body.
 MODEL_PATHS = frozenset().union(*TASK_PATHS.values())
 #: Paths the gateway answers itself, besides ``/v1/models/{id}``.
-CONTROL_PATHS = frozenset({"/v1/models", "/healthz", "/readyz", "/openapi.json"})
+CONTROL_PATHS = frozenset({"/v1/models", "/v1/usage", "/healthz", "/readyz", "/openapi.json"})
 MODEL_CARD_PREFIX = "/v1/models/"
+#: Answers that were stored, which OpenAI's API offers to read, cancel and delete.
+_RESPONSE_PREFIX = "/v1/responses/"
 #: Paths below ``/v1/rag/{pipeline}/`` belong to that pipeline.
 PIPELINE_PREFIX = "/v1/rag/"
 PIPELINE_METHODS = ("GET", "POST", "PUT", "DELETE")
@@ -50,6 +52,15 @@ def kind_of(method: str, path: str) -> Kind:
         kind, methods = "control", ("GET",)
     elif path.startswith(PIPELINE_PREFIX) and _is_plain(path):
         kind, methods = "pipeline", PIPELINE_METHODS
+    elif path.startswith(_RESPONSE_PREFIX):
+        # vLLM would keep them in the memory of one replica, without end, and the next request finds another replica.
+        named = path.removeprefix(_RESPONSE_PREFIX).partition("/")[0]
+        raise NotFound(
+            f"Response with id '{named[:_QUOTED_NAME_CHARS]}' not found: responses are not stored here. Send the whole "
+            'conversation in "input".',
+            param="response_id",
+            code="response_not_found",
+        )
     else:
         raise NotFound(f"No such path: {method} {path[:_QUOTED_NAME_CHARS]}", code="unknown_path")
     if method not in methods:
@@ -58,26 +69,69 @@ def kind_of(method: str, path: str) -> Kind:
 
 
 def model_route(table: RoutingTable, path: str, model: object) -> Route:
-    """The upstream of the model a request's body names.
+    """The upstream of the model that a request's body names; routes and aliases are not looked up here.
 
     Raises:
         InvalidRequest: no model is named, or the one named does not answer this path.
         NotFound: there is no such model.
     """
+    name = named(table, model)
+    upstream = table.models.get(name)
+    if upstream is None:
+        raise unknown_model(table, name)
+    check_answers(upstream, path, name, table)
+    return Route(name, upstream_url(upstream, path), upstream.task)
+
+
+def named(table: RoutingTable, model: object) -> str:
+    """The name in a body's ``model``, whether or not there is such a model.
+
+    Raises:
+        InvalidRequest: it is no name.
+    """
     if not isinstance(model, str) or not model:
         raise InvalidRequest(f'Name the model in the field "model", as a string. {_models_here(table)}', param="model")
-    upstream = table.models.get(model)
-    if upstream is None:
-        raise unknown_model(table, model)
+    return model
+
+
+def check_answers(upstream: Upstream, path: str, model: str, table: RoutingTable) -> None:
+    """Refuse a ``path`` that ``upstream``, which clients know as ``model``, does not answer.
+
+    Raises:
+        InvalidRequest: says what it does answer, and who answers the path.
+    """
     if path not in TASK_PATHS[upstream.task]:
-        fitting = [name for name, other in sorted(table.models.items()) if path in TASK_PATHS[other.task]]
+        fitting = [name for name, task in sorted(listed(table).items()) if path in TASK_PATHS[task]]
         raise InvalidRequest(
             f'The model "{model}" does not answer {path}; it answers {", ".join(sorted(TASK_PATHS[upstream.task]))}.'
             f" Models that answer {path}: {', '.join(fitting) or 'none'}.",
             param="model",
             code="unsupported_path",
         )
-    return Route(model, upstream.url + path, upstream.task)
+
+
+def upstream_url(upstream: Upstream, path: str) -> str:
+    """Where ``upstream`` answers a model's ``path``, one of ``MODEL_PATHS``."""
+    return upstream.url + path
+
+
+def listed(table: RoutingTable) -> dict[str, Task]:
+    """What clients may name, and what it does: every model, and every route that somebody stands behind already.
+
+    A route does what the first of its models does. It hides a model of its name.
+    """
+    tasks = {name: upstream.task for name, upstream in table.models.items() if name not in table.routes}
+    for name, rules in table.routes.items():
+        models = (*(version.model for version in rules.versions), *rules.fallback)
+        behind = next((table.models[model] for model in models if model in table.models), None)
+        if behind is not None:
+            tasks[name] = behind.task
+    return tasks
+
+
+def aliases(table: RoutingTable) -> dict[str, str]:
+    """The route behind each alias. A route's own name is nobody else's alias."""
+    return {alias: name for name, rules in table.routes.items() for alias in rules.aliases if alias not in table.routes}
 
 
 def pipeline_route(table: RoutingTable, path: str, query: str = "") -> Route:
@@ -105,20 +159,8 @@ def is_upload(method: str, path: str) -> bool:
     return method in ("POST", "PUT") and path.removeprefix(PIPELINE_PREFIX).partition("/")[2].startswith("documents")
 
 
-def model_named(table: RoutingTable, model: str) -> Upstream:
-    """The table's entry for ``model``.
-
-    Raises:
-        NotFound: there is none.
-    """
-    upstream = table.models.get(model)
-    if upstream is None:
-        raise unknown_model(table, model)
-    return upstream
-
-
 def unknown_model(table: RoutingTable, model: str) -> NotFound:
-    """The error for a model that is not in the table; it names those that are."""
+    """The error for a name that is nothing here; it names the routes and models that are."""
     return NotFound(
         f'The model "{model[:_QUOTED_NAME_CHARS]}" does not exist. {_models_here(table)}',
         param="model",
@@ -127,7 +169,7 @@ def unknown_model(table: RoutingTable, model: str) -> NotFound:
 
 
 def _models_here(table: RoutingTable) -> str:
-    return f"Models here: {', '.join(sorted(table.models)) or 'none'}."
+    return f"Models here: {', '.join(sorted(listed(table))) or 'none'}."
 
 
 def _is_plain(path: str) -> bool:

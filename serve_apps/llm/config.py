@@ -167,7 +167,7 @@ class LLMArgs(Config):
 
     name: Name
     """The model's id in the API."""
-    task: Literal["generate", "embed", "score"] = "generate"
+    task: Literal["generate", "embed", "score", "transcribe"] = "generate"
     """generate: chat and completions; embed: embeddings; score: rerank and score."""
     source: str = Field(pattern=SOURCE_PATTERN)
     """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path."""

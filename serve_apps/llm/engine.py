@@ -19,6 +19,7 @@ FALLBACK_LIMITS: dict[str, Any] = {
 #: vLLM's runner and conversion for each task.
 _RUNNERS: dict[str, dict[str, Any]] = {
     "generate": {},
+    "transcribe": {},
     "embed": {"runner": "pooling", "convert": "embed"},
     "score": {"runner": "pooling"},
 }

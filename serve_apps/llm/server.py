@@ -7,18 +7,21 @@ from ray.serve.llm.deployment import LLMServer
 
 from serve_apps.common.config import accepted
 from serve_apps.common.middleware import Guard
-from serve_apps.common.protocol import TASK_PATHS, Task
+from serve_apps.common.protocol import TASK_PATHS
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.llm import compat
 from serve_apps.llm.config import LLMSettings
 
 
-def task_of(llm_config: LLMConfig) -> Task:
-    """What the model does, read back from the runner its engine arguments name."""
+def paths_of(llm_config: LLMConfig) -> frozenset[str]:
+    """The public paths a model may answer, read back from the runner its engine arguments name.
+
+    Whether a model with the generate runner hears is known to vLLM alone, which has the paths for audio only then.
+    """
     engine = llm_config.engine_kwargs
     if engine.get("runner") != "pooling":
-        return "generate"
-    return "embed" if engine.get("convert") == "embed" else "score"
+        return TASK_PATHS["generate"] | TASK_PATHS["transcribe"]
+    return TASK_PATHS["embed" if engine.get("convert") == "embed" else "score"]
 
 
 class VLLMServer(LLMServer):
@@ -33,7 +36,7 @@ class VLLMServer(LLMServer):
         """
         credential = InternalCredential()
         credential.value()  # fail now, not at the first request
-        paths = TASK_PATHS[task_of(self._llm_config)]
+        paths = paths_of(self._llm_config)
         app = await super().__serve_build_asgi_app__()
         compat.outermost_middleware(
             app,

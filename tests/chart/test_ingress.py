@@ -1,5 +1,6 @@
 from typing import Any
 
+from serve_apps.common.protocol import TASK_PATHS
 from tests.chart.render import of_kind, render_chart, the
 
 INGRESS: dict[str, Any] = {"enabled": True, "host": "llm.example.com"}
@@ -12,15 +13,26 @@ def test_there_is_none_unless_enabled() -> None:
 def test_only_public_paths_are_routed_and_all_to_the_serve_service() -> None:
     (rule,) = the(render_chart({"ingress": INGRESS}), "Ingress")["spec"]["rules"]
     backend = {"service": {"name": "llm-serving-serve-svc", "port": {"number": 8000}}}
-    assert rule == {
-        "host": "llm.example.com",
-        "http": {
-            "paths": [
-                {"path": "/healthz", "pathType": "Exact", "backend": backend},
-                {"path": "/v1", "pathType": "Prefix", "backend": backend},
-            ]
-        },
+    paths = rule["http"]["paths"]
+    assert {path["path"]: path["pathType"] for path in paths} == {
+        "/v1": "Prefix",
+        "/healthz": "Exact",
+        "/rerank": "Exact",
+        "/v2/rerank": "Exact",
+        "/score": "Exact",
+        "/tokenize": "Exact",
+        "/detokenize": "Exact",
     }
+    assert all(path["backend"] == backend for path in paths)
+    assert rule["host"] == "llm.example.com"
+
+
+def test_every_path_a_model_answers_is_routed() -> None:
+    (rule,) = the(render_chart({"ingress": INGRESS}), "Ingress")["spec"]["rules"]
+    exact = {path["path"] for path in rule["http"]["paths"] if path["pathType"] == "Exact"}
+    outside = {path for path in frozenset().union(*TASK_PATHS.values()) if not path.startswith("/v1/")}
+    assert outside
+    assert outside == exact - {"/healthz"}
 
 
 def test_class_annotations_and_tls_are_passed_on() -> None:

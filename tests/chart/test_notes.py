@@ -48,6 +48,30 @@ def test_with_an_ingress_the_notes_give_its_url(more: dict[str, Any], url: str) 
     assert "port-forward" not in text
 
 
+def test_the_notes_name_routes_and_models_that_run_elsewhere() -> None:
+    text = notes({**QUIET, **released()})
+    assert "provider (generate) at https://api.example.com, external" in text
+    assert "assistant (a route to chat at weight 90, provider at weight 10)" in text
+
+
+def test_the_notes_say_whose_tokens_count() -> None:
+    jwt = {"issuer": "https://login.example.com", "audience": "llm"}
+    text = notes({**QUIET, "security": {"auth": "jwt", "jwt": jwt}})
+    assert "TOKEN=…    # a JWT of https://login.example.com for llm" in text
+    assert warnings({**QUIET, "security": {"auth": "jwt", "jwt": jwt}}) == []
+
+
+def released(tenants: dict[str, Any] | None = None, price: float | None = None, **route: Any) -> dict[str, Any]:
+    """A route with two versions."""
+    provider = {"runtime": "external", "url": "https://api.example.com"}
+    versions = [{"model": "chat", "weight": 90}, {"model": "provider", "weight": 10}]
+    chat = {**CHAT, "price": {"prompt": price}} if price else CHAT
+    return {
+        "models": {**MODELS, "chat": chat, "provider": provider},
+        "gateway": {"routes": {"assistant": {"versions": versions, **route}}, "tenants": tenants or {}},
+    }
+
+
 WARNINGS: dict[str, tuple[dict[str, Any], str]] = {
     "no authentication": (
         {"security": {"auth": "none"}},
@@ -75,6 +99,26 @@ WARNINGS: dict[str, tuple[dict[str, Any], str]] = {
         "[WARNING] workerGroups.l4: its models may grow to 9 x L4, its workers have 8 at most. "
         "Raise maxReplicas or lower the models' replicas.max.",
     ),
+    "weights that are no percentages": (
+        released(versions=[{"model": "chat", "weight": 9}, {"model": "provider", "weight": 1}]),
+        "[WARNING] gateway.routes.assistant.versions: the weights add up to 10, not 100; each counts relative to that "
+        "sum.",
+    ),
+    "a canary that every gateway judges for itself": (
+        released(canary={"maxErrorRate": 0.05}),
+        "[WARNING] gateway.routes.assistant.canary: without a Redis each of up to 4 gateways judges by what it saw "
+        "itself. Set redis, or gateway.replicas.max to 1.",
+    ),
+    "a budget that nothing is charged to": (
+        {**released({"team-a": {"monthlyBudget": 500}}), "redis": {"address": "redis:6379"}},
+        "[WARNING] gateway.tenants.team-a.monthlyBudget: no model has a price, so nothing is ever spent. "
+        "Set models.<name>.price.",
+    ),
+    "a budget that is forgotten": (
+        released({"team-a": {"monthlyBudget": 500}}, price=1),
+        "[WARNING] gateway.tenants.team-a.monthlyBudget: without a Redis a gateway that restarts forgets what was "
+        "spent. Set redis.",
+    ),
     "documents in a pod": (
         {
             "rag": {"docs": {**DOCS, "vectorStore": {"uri": "docs.db"}}},
@@ -95,6 +139,17 @@ def test_documents_on_a_claim_are_usual() -> None:
     pipelines = {"replicas": {"max": 1}, "dataClaim": "vectors"}
     rag = {"docs": {**DOCS, "vectorStore": {"uri": "docs.db"}}}
     assert warnings({**QUIET, "rag": rag, "pipelines": pipelines}) == []
+
+
+def test_a_release_with_a_canary_and_budgets_beside_a_redis_is_usual() -> None:
+    values = released({"team-a": {"monthlyBudget": 500}}, price=1, canary={"maxErrorRate": 0.05})
+    assert warnings({**QUIET, **values, "redis": {"address": "redis:6379"}}) == []
+
+
+def test_one_gateway_judges_a_canary_alone() -> None:
+    values = released(canary={"maxErrorRate": 0.05})
+    values["gateway"]["replicas"] = {"min": 1, "max": 1}
+    assert warnings({**QUIET, **values}) == []
 
 
 def test_a_plain_upgrade_is_enough() -> None:

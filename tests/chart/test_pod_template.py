@@ -132,15 +132,59 @@ def test_workers_have_the_internal_credential_and_only_the_gateways_have_the_key
     internal = {"/etc/llm-serving/secrets/internal": "llm-serving-internal"}
     assert mounts(rendered["head"]) == {}
     assert mounts(rendered["l4"]) == internal
-    assert mounts(rendered["cpu"]) == {**internal, "/etc/llm-serving/secrets/api-keys": "llm-serving-api-keys"}
+    assert mounts(rendered["cpu"]) == {
+        **internal,
+        "/etc/llm-serving/secrets/api-keys": "llm-serving-api-keys",
+        "/etc/llm-serving/secrets/upstreams": "llm-serving-upstreams",
+    }
 
 
 def test_secrets_that_exist_are_mounted_instead() -> None:
-    security = {"apiKeys": {"existingSecret": "our-keys"}, "internal": {"existingSecret": "our-token"}}
+    security = {
+        "apiKeys": {"existingSecret": "our-keys"},
+        "internal": {"existingSecret": "our-token"},
+        "upstreams": {"existingSecret": "our-providers"},
+    }
     assert mounts(groups({"security": security})["cpu"]) == {
         "/etc/llm-serving/secrets/internal": "our-token",
         "/etc/llm-serving/secrets/api-keys": "our-keys",
+        "/etc/llm-serving/secrets/upstreams": "our-providers",
     }
+
+
+def secret_volume(group: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """The Secret behind the volume ``name`` of a group's pod."""
+    volumes = group["template"]["spec"]["volumes"]
+    return next((volume["secret"] for volume in volumes if volume["name"] == name), None)
+
+
+def test_a_model_that_runs_elsewhere_changes_no_pod() -> None:
+    external = {"runtime": "external", "url": "https://api.example.com", "credential": "provider"}
+    assert groups({"models": {"provider": external}}) == groups()
+    volume = secret_volume(groups()["cpu"], "upstreams")
+    assert volume is not None
+    assert volume["optional"]
+
+
+@pytest.mark.parametrize(
+    ("redis", "secret"),
+    [
+        ({"enabled": True}, "llm-serving-redis"),
+        ({"address": "redis:6379", "existingSecret": "our-redis"}, "our-redis"),
+        ({"address": "redis:6379"}, None),
+        ({}, None),
+    ],
+)
+def test_the_gateway_reads_the_password_of_redis_and_nothing_else_of_its_secret(
+    redis: dict[str, Any], secret: str | None
+) -> None:
+    rendered = groups({"redis": redis})
+    assert mounts(rendered["cpu"]).get("/etc/llm-serving/secrets/redis") == secret
+    assert "/etc/llm-serving/secrets/redis" not in mounts(rendered["l4"])
+    if secret:
+        volume = secret_volume(rendered["cpu"], "redis")
+        assert volume is not None
+        assert volume["items"] == [{"key": "password", "path": "password"}]
 
 
 def test_without_authentication_no_keys_are_mounted() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from serve_apps.gateway.config import RoutingTable
 from tests.chart.presets import COMBINATIONS, ENVIRONMENTS, GOLDEN, PRESETS, golden_files, objects
 from tests.chart.render import VALUES, application, of_kind, render_chart, serve_config
 from tools.kube_apiserver import ApiServer
@@ -64,6 +65,18 @@ def test_without_gpus_every_model_is_a_small_one_on_cpu(preset: str, environment
             assert app["args"]["source"].startswith("pvc://demo-models/")
 
 
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_its_releases_name_models_and_its_budgets_have_prices(combination: str) -> None:
+    """What the notes would warn of, where a preset is meant to be copied."""
+    (gateway,) = application(objects(combination), "gateway")["deployments"]
+    table = RoutingTable.model_validate(gateway["user_config"])
+    for route in table.routes.values():
+        assert {version.model for version in route.versions} | set(route.fallback) <= set(table.models)
+        assert sum(version.weight for version in route.versions) == 100
+    if any(tenant.monthly_budget for tenant in table.tenants.values()):
+        assert all(model.price for model in table.models.values())
+
+
 def test_local_and_ci_serve_the_same() -> None:
     local, ci = (
         yaml.safe_load((VALUES / "environments" / f"{name}.yaml").read_text())["overrides"] for name in ("local", "ci")
@@ -75,6 +88,8 @@ def test_local_and_ci_serve_the_same() -> None:
 def test_weights_are_pinned(preset: str) -> None:
     models: dict[str, Any] = yaml.safe_load((VALUES / f"{preset}.yaml").read_text())["models"]
     for name, model in models.items():
+        if model.get("runtime") == "external":
+            continue  # the provider's
         assert re.fullmatch(r"hf://[^@]+@[0-9a-f]{40}", model["source"]), name
 
 

@@ -96,6 +96,18 @@ MISSPELT: dict[str, tuple[dict[str, Any], str]] = {
         {"gateway": {"auth": "none"}},
         "at '/gateway': additional properties 'auth' not allowed",
     ),
+    "the gateway's Redis, which is the release's": (
+        {"gateway": {"redis": "redis://redis:6379"}},
+        "at '/gateway': additional properties 'redis' not allowed",
+    ),
+    "a route's key": (
+        {"gateway": {"routes": {"assistant": {"versions": [], "wieght": 1}}}},
+        "at '/gateway/routes/assistant': additional properties 'wieght' not allowed",
+    ),
+    "a limit": (
+        {"gateway": {"tenants": {"team-a": {"requestPerMinute": 1}}}},
+        "at '/gateway/tenants/team-a': additional properties 'requestPerMinute' not allowed",
+    ),
     "a pipeline's key": (
         {"models": {"chat": CHAT, "embedder": EMBEDDER}, "rag": {"docs": {**DOCS, "topk": 3}}},
         "at '/rag/docs': additional properties 'topk' not allowed",
@@ -127,9 +139,21 @@ def test_a_misspelt_key_is_refused_with_its_path(values: dict[str, Any], message
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "a model without a source": (
-        {"models": {"chat": {"accelerator": {"type": "L4"}}}},
-        "at '/models/chat': missing property 'source'",
+    "an accelerator without a type": (
+        {"models": {"chat": {**CHAT, "accelerator": {"count": 2}}}},
+        "at '/models/chat/accelerator': missing property 'type'",
+    ),
+    "a route without versions": (
+        {"models": {"chat": CHAT}, "gateway": {"routes": {"assistant": {"versions": []}}}},
+        "at '/gateway/routes/assistant/versions': minItems: got 0, want 1",
+    ),
+    "an unknown runtime": (
+        {"models": {"chat": {"runtime": "docker", "url": "http://vllm:8000"}}},
+        "at '/models/chat/runtime': value must be one of 'ray', 'standalone', 'external'",
+    ),
+    "an alias with a space": (
+        {"models": {"chat": CHAT}, "gateway": {"routes": {"assistant": {"versions": [], "aliases": ["gpt 4"]}}}},
+        "at '/gateway/routes/assistant/aliases/0': 'gpt 4' does not match pattern",
     ),
     "a text for a number": (
         {"models": {"chat": {**CHAT, "maxOngoingRequests": "many"}}},
@@ -137,7 +161,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an unknown task": (
         {"models": {"chat": {**CHAT, "task": "rerank"}}},
-        "at '/models/chat/task': value must be one of 'generate', 'embed', 'score'",
+        "at '/models/chat/task': value must be one of 'generate', 'embed', 'score', 'transcribe'",
     ),
     "no replicas at most": (
         {"models": {"chat": {**CHAT, "replicas": {"max": 0}}}},

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import pytest
 import yaml
 
 from serve_apps.gateway import app as gateway_app
-from serve_apps.gateway.config import GatewayArgs
+from serve_apps.gateway.config import GatewayArgs, LogicalModel, Queue, RoutingTable, Tenant, Upstream
 from tests.chart.render import CHART, CHAT, DOCS, EMBEDDER, application, render_chart, serve_config
 
 RAG: dict[str, Any] = {"models": {"chat": CHAT, "embedder": EMBEDDER}, "rag": {"docs": DOCS}}
@@ -30,10 +31,19 @@ def test_the_gateways_table_names_every_model_and_pipeline() -> None:
     (deployment,) = application(render_chart(RAG), "gateway")["deployments"]
     assert deployment["user_config"] == {
         "models": {
-            "chat": {"url": "http://127.0.0.1:8000/internal/chat", "task": "generate"},
-            "embedder": {"url": "http://127.0.0.1:8000/internal/embedder", "task": "embed"},
+            "chat": {
+                "url": "http://127.0.0.1:8000/internal/chat",
+                "task": "generate",
+                "queue": {"maxConcurrent": 64},
+            },
+            "embedder": {
+                "url": "http://127.0.0.1:8000/internal/embedder",
+                "task": "embed",
+                "queue": {"maxConcurrent": 64},
+            },
             "docs": {"url": "http://127.0.0.1:8000/internal/rag", "task": "pipeline"},
-        }
+        },
+        "replicas": 4,
     }
 
 
@@ -45,6 +55,83 @@ def test_the_port_reaches_all_who_need_it() -> None:
     assert {entry["url"][:22] for entry in table.values()} == {"http://127.0.0.1:9000/"}
 
 
+def table(models: dict[str, Any], **gateway: Any) -> RoutingTable:
+    """The routing table the gateway gets."""
+    (deployment,) = application(render_chart({"models": models, "gateway": gateway}), "gateway")["deployments"]
+    return RoutingTable.model_validate(deployment["user_config"])
+
+
+def test_a_model_that_runs_elsewhere_is_an_upstream_and_nothing_else() -> None:
+    provider = {
+        "runtime": "external",
+        "url": "https://api.example.com",
+        "servedModel": "big",
+        "credential": "provider",
+        "price": {"prompt": 0.4, "completion": 1.2},
+        "queue": {"maxConcurrent": 20, "timeoutS": 5},
+    }
+    bench = {"runtime": "standalone", "url": "http://vllm:8000", "takesPriority": True, "task": "embed"}
+    models = {"chat": CHAT, "provider": provider, "bench": bench}
+    assert [app["name"] for app in serve_config(render_chart({"models": models}))["applications"]] == [
+        "gateway",
+        "chat",
+    ]
+    found = table(models).models
+    assert found["provider"] == Upstream.model_validate({"task": "generate", **provider})
+    assert found["bench"] == Upstream.model_validate(bench)
+
+
+@pytest.mark.parametrize(
+    ("model", "gateways", "most"),
+    [
+        ({"maxOngoingRequests": 32, "replicas": {"max": 4}}, {"min": 1, "max": 4}, 128),
+        ({"maxOngoingRequests": 32, "replicas": {"max": 4}}, {"min": 2, "max": 8}, 64),
+        ({"maxOngoingRequests": 5, "autoscaling": {"max_replicas": 3}}, {"min": 2}, 8),
+        ({"maxOngoingRequests": 1}, {"min": 4}, 1),
+    ],
+)
+def test_all_gateways_together_let_as_much_through_as_a_model_can_grow_to(
+    model: dict[str, Any], gateways: dict[str, int], most: int
+) -> None:
+    queue = table({"chat": {**CHAT, **model}}, replicas=gateways).models["chat"].queue
+    assert queue == Queue(max_concurrent=most)
+
+
+def test_a_queue_of_the_values_goes_first() -> None:
+    queue = table({"chat": {**CHAT, "queue": {"maxConcurrent": 7, "maxWaiting": 0}}}).models["chat"].queue
+    assert queue == Queue(max_concurrent=7, max_waiting=0)
+    queue = table({"chat": {**CHAT, "queue": {"timeoutS": 5}}}).models["chat"].queue
+    assert queue == Queue(max_concurrent=64, timeout_s=5)
+
+
+def test_a_model_takes_priority_if_its_engine_schedules_by_it() -> None:
+    engine = {"extra": {"scheduling_policy": "priority"}}
+    found = table({"chat": {**CHAT, "engine": engine}, "plain": CHAT}).models
+    assert found["chat"].takes_priority
+    assert not found["plain"].takes_priority
+
+
+def test_routes_and_tenants_reach_the_gateway_as_they_are() -> None:
+    routes = {
+        "assistant": {
+            "versions": [{"model": "chat", "weight": 90}, {"model": "next", "weight": 10}],
+            "aliases": ["gpt-4o"],
+            "sticky": "user",
+            "canary": {"maxErrorRate": 0.05, "ttftP95S": 2},
+        },
+        "off": None,
+    }
+    tenants = {"team-a": {"tokensPerMinute": 1_000_000, "monthlyBudget": 500, "share": 2}, "gone": None}
+    others = {"requestsPerMinute": 60}
+    found = table(
+        {"chat": CHAT, "next": CHAT}, routes=routes, tenants=tenants, otherTenants=others, replicas={"max": 3}
+    )
+    assert found.routes == {"assistant": LogicalModel.model_validate(routes["assistant"])}
+    assert found.tenants == {"team-a": Tenant.model_validate(tenants["team-a"])}
+    assert found.other_tenants == Tenant(requests_per_minute=60)
+    assert found.replicas == 3
+
+
 def test_a_laptop_listens_on_loopback() -> None:
     assert serve_config(render_chart({**RAG, "gateway": {"host": "127.0.0.1"}}))["http_options"]["host"] == "127.0.0.1"
 
@@ -53,11 +140,17 @@ def test_the_gateways_arguments_are_its_values_less_what_the_chart_reads() -> No
     objects = render_chart({"gateway": {"maxConcurrentRequests": 64, "stallTimeoutS": 30.5}})
     assert application(objects, "gateway")["args"] == {
         "auth": "apiKeys",
+        "redisOutage": "share",
+        "auditLog": True,
         "maxConcurrentRequests": 64,
         "maxRequestBytes": 4 * 1024 * 1024,
         "maxUploadBytes": 32 * 1024 * 1024,
+        "maxHeaderBytes": 16 * 1024,
+        "bodyTimeoutS": 30,
         "firstByteTimeoutS": 900,
         "stallTimeoutS": 30.5,
+        "writeTimeoutS": 60,
+        "maxPrefixEntries": 100_000,
     }
 
 
@@ -65,7 +158,31 @@ def test_the_gateways_defaults_are_the_applications_own() -> None:
     args = application(render_chart(), "gateway")["args"]
     assert GatewayArgs.model_validate(args) == GatewayArgs()
     written = yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]
-    assert set(args) - {"auth"} == set(GatewayArgs().model_dump(by_alias=True)) - {"auth"} <= set(written)
+    elsewhere = {"auth", "jwt", "redis"}
+    assert set(args) - elsewhere == set(GatewayArgs().model_dump(by_alias=True)) - elsewhere <= set(written)
+
+
+def test_the_gateway_checks_tokens_as_security_says() -> None:
+    jwt = {"issuer": "https://login.example.com", "audience": "llm", "tenantClaim": "realm.team"}
+    args = application(render_chart({"security": {"auth": "jwt", "jwt": jwt}}), "gateway")["args"]
+    assert (args["auth"], args["jwt"]) == ("jwt", jwt)
+    assert "jwt" not in application(render_chart(), "gateway")["args"]
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ({}, None),
+        ({"redis": {"enabled": True}}, "redis://llm-serving-redis:6379/1"),
+        ({"redis": {"address": "redis:6379"}, "gateway": {"redisDatabase": 0}}, "redis://redis:6379/0"),
+        ({"redis": {"address": "rediss://redis.example.com:6380"}}, "rediss://redis.example.com:6380/1"),
+        ({"redis": {"enabled": True}, "gateway": {"sharesRedis": False}}, None),
+    ],
+)
+def test_the_gateways_replicas_share_the_redis_of_the_release(values: dict[str, Any], url: str | None) -> None:
+    args = application(render_chart(values), "gateway")["args"]
+    assert args.get("redis") == url
+    assert GatewayArgs.model_validate(args).redis == (url or "")
 
 
 def test_the_gateway_refuses_before_serve_does() -> None:

@@ -27,6 +27,26 @@ def group(name: str, **more: Any) -> dict[str, Any]:
     return {"workerGroups": {name: more}}
 
 
+def elsewhere(runtime: str, **more: Any) -> dict[str, Any]:
+    return {"models": {"provider": {"runtime": runtime, "url": "https://api.example.com", **more}}}
+
+
+def route(**more: Any) -> dict[str, Any]:
+    """A route with two versions, one of them elsewhere."""
+    versions = [{"model": "chat", "weight": 90}, {"model": "provider", "weight": 10}]
+    models = {**MODELS, **elsewhere("external")["models"]}
+    return {"models": models, "gateway": {"routes": {"assistant": {"versions": versions, **more}}}}
+
+
+def aliases(**of_routes: list[str]) -> dict[str, Any]:
+    routes = {name: {"versions": [{"model": "chat"}], "aliases": names} for name, names in of_routes.items()}
+    return {"models": MODELS, "gateway": {"routes": routes}}
+
+
+def tenant(**more: Any) -> dict[str, Any]:
+    return {"models": MODELS, "gateway": {"tenants": {"team-a": more}}}
+
+
 def ray_container(owner: str, **more: Any) -> dict[str, Any]:
     return overlay(owner, {"spec": {"containers": [{"name": "ray", **more}]}})
 
@@ -70,6 +90,11 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {"overrides": {"models": {"a" * 48: {}}}},
         f'overrides.models: not a name, got "{"a" * 48}"; use lower-case letters, digits and dashes, at most 47',
         {"overrides": {"models": {"a" * 47: {}}}},
+    ),
+    "a route's name with a dot": (
+        {"models": MODELS, "gateway": {"routes": {"gpt-4.1": {"versions": [{"model": "chat"}]}}}},
+        'gateway.routes: not a name, got "gpt-4.1"; use lower-case letters, digits and dashes, at most 47',
+        aliases(assistant=["gpt-4.1"]),
     ),
     "an unknown upgrade strategy": (
         {"upgradeStrategy": {"type": "BlueGreen"}},
@@ -376,9 +401,174 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "set more, or lower maxDrainSeconds",
         overlay("l4", {"spec": {"terminationGracePeriodSeconds": 900}}),
     ),
+    "a model of Ray without a source": (
+        {"models": {"chat": {"accelerator": {"type": "L4"}}}},
+        "models.chat.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path or "
+        "pvc://claim/path",
+        elsewhere("standalone"),
+    ),
+    "a model of Ray without an accelerator": (
+        {"models": {"chat": {"source": "s3://models/chat"}}},
+        f"models.chat.accelerator: missing; set {{type: …, count: 1}} with a type of: {GPU_TYPES}",
+        elsewhere("external"),
+    ),
+    "an address of a model of Ray": (
+        chat(url="http://vllm:8000"),
+        "models.chat.url: belongs to models that run elsewhere; set runtime to standalone or external, or leave it out",
+        elsewhere("standalone", url="http://vllm:8000"),
+    ),
+    "another name for a model of Ray": (
+        chat(servedModel="org/chat"),
+        "models.chat.servedModel: belongs to models that run elsewhere; set runtime to standalone or external, or "
+        "leave it out",
+        elsewhere("standalone", servedModel="org/chat"),
+    ),
+    "a standalone model without an address": (
+        {"models": {"provider": {"runtime": "standalone"}}},
+        "models.provider.url: missing; set where the model answers, for example http://vllm.team:8000",
+        elsewhere("standalone"),
+    ),
+    "an address with the API's version": (
+        elsewhere("external", url="https://api.example.com/openai/v1"),
+        "models.provider.url: the gateway appends /v1/… itself, got https://api.example.com/openai/v1; "
+        "set https://api.example.com/openai",
+        elsewhere("external", url="https://api.example.com/openai"),
+    ),
+    "replicas of a model that runs elsewhere": (
+        elsewhere("external", replicas={"max": 2}),
+        "models.provider.replicas: belongs to models that Ray runs, and runtime is external; leave it out",
+        elsewhere("external", price={"prompt": 1}),
+    ),
+    "an accelerator of a model that runs elsewhere": (
+        elsewhere("standalone", accelerator={"type": "L4"}),
+        "models.provider.accelerator: belongs to models that Ray runs, and runtime is standalone; leave it out",
+        elsewhere("standalone", takesPriority=True),
+    ),
+    "a credential for a standalone model": (
+        elsewhere("standalone", credential="provider"),
+        "models.provider.credential: a standalone model gets our internal credential; leave it out, or set runtime to "
+        "external",
+        elsewhere("external", credential="provider"),
+    ),
+    "priority at another provider": (
+        elsewhere("external", takesPriority=True),
+        "models.provider.takesPriority: other providers take no priority; leave it out, or set runtime to standalone",
+        elsewhere("external", takesPriority=False),
+    ),
+    "a queue without a bound": (
+        elsewhere("external", queue={"maxWaiting": 10}),
+        "models.provider.queue.maxConcurrent: missing; set how many requests one replica of the gateway may have there "
+        "at a time",
+        elsewhere("external", queue={"maxConcurrent": 10}),
+    ),
+    "a pipeline with the name of a model that runs elsewhere": (
+        {"models": {**MODELS, **elsewhere("external")["models"]}, "rag": {"provider": DOCS}},
+        "models.provider: rag.provider is published as a model of the same name; rename one",
+        {"models": {**MODELS, **elsewhere("external")["models"]}, "rag": {"docs": DOCS}},
+    ),
+    "a version that is no model": (
+        route(versions=[{"model": "chatt"}]),
+        "gateway.routes.assistant.versions: no such enabled model, got chatt; "
+        "one of: chat, embedder, provider, reranker",
+        route(versions=[{"model": "chat"}]),
+    ),
+    "a fallback that is no model": (
+        route(fallback=["assistant"]),
+        "gateway.routes.assistant.fallback: no such enabled model, got assistant; "
+        "one of: chat, embedder, provider, reranker",
+        route(fallback=["provider"]),
+    ),
+    "a shadow that is no model": (
+        route(shadow={"model": "next"}),
+        "gateway.routes.assistant.shadow.model: no such enabled model, got next; "
+        "one of: chat, embedder, provider, reranker",
+        route(shadow={"model": "provider"}),
+    ),
+    "a version twice": (
+        route(versions=[{"model": "chat", "weight": 50}, {"model": "chat", "weight": 50}]),
+        "gateway.routes.assistant.versions: chat stands there twice; keep one, with the sum of the weights",
+        route(versions=[{"model": "chat", "weight": 50}, {"model": "provider", "weight": 50}]),
+    ),
+    "versions without a weight": (
+        route(versions=[{"model": "chat", "weight": 0}]),
+        "gateway.routes.assistant.versions: every weight is 0, so nobody would answer; give one version a weight",
+        route(versions=[{"model": "chat", "weight": 0}, {"model": "provider", "weight": 1}]),
+    ),
+    "versions of two tasks": (
+        route(versions=[{"model": "chat"}, {"model": "embedder", "weight": 0}]),
+        "gateway.routes.assistant.versions: embedder is of task embed and chat of generate; name models of one task",
+        route(versions=[{"model": "chat"}, {"model": "provider", "weight": 0}]),
+    ),
+    "a fallback of another task": (
+        route(fallback=["reranker"]),
+        "gateway.routes.assistant.fallback: reranker is of task score and chat of generate; name models of one task",
+        route(fallback=["chat"]),
+    ),
+    "a shadow that answers everything": (
+        route(versions=[{"model": "chat"}, {"model": "provider", "weight": 0}], shadow={"model": "chat"}),
+        "gateway.routes.assistant.shadow.model: chat answers every request already; name another model, or leave the "
+        "shadow out",
+        route(versions=[{"model": "chat"}, {"model": "provider", "weight": 0}], shadow={"model": "provider"}),
+    ),
+    "a fallback to what failed": (
+        route(versions=[{"model": "chat"}], fallback=["chat"]),
+        "gateway.routes.assistant.fallback: chat is what failed when the fallback is asked; name another model",
+        route(versions=[{"model": "chat"}], fallback=["provider"]),
+    ),
+    "a fallback twice": (
+        route(fallback=["provider", "provider"]),
+        "gateway.routes.assistant.fallback: a model stands there twice, got provider, provider; name each once",
+        route(fallback=["provider", "chat"]),
+    ),
+    "a canary without a rule": (
+        route(canary={"windowS": 60}),
+        "gateway.routes.assistant.canary: no rule, so nothing would be judged; set maxErrorRate, ttftP95S or itlP95S",
+        route(canary={"maxErrorRate": 0}),
+    ),
+    "an alias of two routes": (
+        aliases(one=["gpt-4o"], two=["gpt-4o"]),
+        "gateway.routes.two.aliases: gpt-4o is an alias of one; keep one of the two",
+        aliases(one=["gpt-4o"], two=["gpt-4o-mini"]),
+    ),
+    "an alias that is a route": (
+        aliases(one=["two"], two=[]),
+        "gateway.routes.one.aliases: two is a route; take it out",
+        aliases(one=["Two"], two=[]),
+    ),
+    "an alias that is a model": (
+        aliases(one=["chat"]),
+        "gateway.routes.one.aliases: chat is a model; take it out, or give a route that name, which hides the model",
+        aliases(chat=[]),
+    ),
+    "a tenant's model that does not exist": (
+        tenant(models=["chat", "chatt"]),
+        "gateway.tenants.team-a.models: no such route, model or pipeline, got chatt; one of: chat, embedder, reranker",
+        tenant(models=["chat", "embedder"]),
+    ),
+    "others' model that does not exist": (
+        {"gateway": {"otherTenants": {"models": ["chat"]}}},
+        "gateway.otherTenants.models: no such route, model or pipeline, got chat; one of: none",
+        {"gateway": {"otherTenants": {"models": []}}},
+    ),
+    "a tenant whose requests never fit": (
+        tenant(maxTokens=4_000_000, tokensPerMinute=2_000_000),
+        "gateway.tenants.team-a.maxTokens: one request would take more than tokensPerMinute (2000000), got 4000000; "
+        "set less, or raise tokensPerMinute",
+        tenant(maxTokens=2_000_000, tokensPerMinute=2_000_000),
+    ),
+    "JWTs that nobody issues": (
+        {"security": {"auth": "jwt"}},
+        "security.jwt: missing; with security.auth jwt set issuer and audience",
+        {"security": {"auth": "jwt", "jwt": {"issuer": "https://login.example.com", "audience": "llm"}}},
+    ),
+    "JWTs for nobody": (
+        {"security": {"jwt": {"issuer": "https://login.example.com"}}},
+        "security.jwt.audience: missing; set what the tokens have as aud",
+        {"security": {"jwt": {"issuer": "https://login.example.com", "audience": "llm"}}},
+    ),
     "an Ingress without keys": (
         {"ingress": {"enabled": True, "host": "llm.example.com"}, "security": {"auth": "none"}},
-        "ingress.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys",
+        "ingress.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys or jwt",
         {"ingress": {"enabled": True, "host": "llm.example.com"}},
     ),
     "an Ingress without a host": (

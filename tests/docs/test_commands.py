@@ -28,12 +28,17 @@ PROVEN_BY = {
     ),
     r".* -m tools\.cluster (lose|join) node2": "tests/e2e/test_cluster.py::test_a_node_is_lost_and_comes_back",
     r"make lock": "tests/tools/test_lock.py::test_a_lock_has_all_that_its_intent_names",
+    r"make bench-gateway": (
+        "tests/bench/gateway/test_main.py::test_a_quick_run_measures_two_systems_and_writes_three_files"
+    ),
+    r"make bench-routing TRACE=.*": "tests/bench/routing/test_main.py::test_a_trace_leads_to_three_files",
     # Rewrites files; that it would change nothing is tested.
     r"make golden": "tests/chart/test_presets.py::test_it_renders_as_checked_in",
     r"make generate": "tests/chart/test_schema.py::test_it_is_up_to_date",
     r"make format": "tests/docs/test_commands.py::test_make_knows_its_targets",
     # This run itself, and the one beside it.
     r"make (test|e2e)": "tests/docs/test_commands.py::test_make_knows_its_targets",
+    r"curl .*": "tests/docs/test_gateway.py::test_a_command_gets_an_answer",
     r"kubectl .*patch secret .*": "tests/tools/test_key.py::test_the_printed_key_is_recognised_by_the_printed_entry",
     r"kubectl .*wait .*": "tests/chart/test_notes.py::test_the_notes_say_what_is_served_how_to_wait_and_how_to_call",
     r"kubectl .*get rayservice .*": "tests/e2e/test_rolling.py::test_an_image_rolls_a_new_cluster",
@@ -46,7 +51,7 @@ PROVEN_BY = {
     r"helm .*uninstall .*": "tests/e2e/test_uninstall.py::test_nothing_is_left_of_an_uninstalled_release",
 }
 #: What is run here; a command that would change a cluster is only rendered.
-RUN = (r"make", r"make key ID=[a-z-]+", r"helm (install|template|lint) .*")
+RUN = (r"make", r"make key ID=[a-z-]+( ROTATE=1)?", r"helm (install|template|lint) .*")
 
 
 def proof(command: str) -> str | None:

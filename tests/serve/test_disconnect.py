@@ -8,6 +8,8 @@ import pytest
 from tests.serve.conftest import Service
 from tests.serve.waiting import until
 
+JSON = {"content-type": "application/json"}
+
 
 @pytest.mark.parametrize("model", ["chat", "docs"])
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
@@ -16,7 +18,7 @@ def test_the_generation_is_aborted(service: Service, model: str, stream: bool) -
     started, aborted = _count(service, "started"), _count(service, "aborted")
     # Headers and body in packets of their own, as most clients send them.
     connection = HTTPConnection("127.0.0.1", service.config["http_options"]["port"])
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), service.headers)
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), service.headers | JSON)
     until(lambda: _count(service, "started"), lambda seen: seen > started)
     connection.close()
     until(lambda: _count(service, "aborted"), lambda seen: seen > aborted)

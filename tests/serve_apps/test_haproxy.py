@@ -1,4 +1,4 @@
-"""HAProxy as Ray's config sets it up, in front of a server that waits for its client to leave."""
+"""HAProxy as Ray's config sets it up, and what our program for it changes."""
 
 import contextlib
 import os
@@ -26,10 +26,13 @@ defaults
   option splice-request
   option splice-response
   option idle-close-on-response
-listen all
+frontend http_frontend
   bind 127.0.0.1:{port}
+  default_backend all
+backend all
   server upstream {upstream}
 """
+HEADERS_TIMEOUT_S = 2
 
 
 @pytest.fixture
@@ -48,6 +51,7 @@ def haproxy(upstream: socket.socket, tmp_path: Path) -> Iterator[tuple[str, int]
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY),
+        "LLM_HEADERS_TIMEOUT_S": str(HEADERS_TIMEOUT_S),
     }
     process = subprocess.Popen([HAPROXY, "-db", "-f", config], env=environment, stderr=subprocess.DEVNULL)
     try:
@@ -94,3 +98,56 @@ def test_a_client_that_leaves_is_noticed_though_its_body_came_by_itself(
         assert not left.is_set()
     server.join(PATIENCE_S)
     assert left.is_set()
+
+
+def passed_on(upstream: socket.socket, haproxy: tuple[str, int], headers: bytes) -> bytes:
+    """A request's head as the server sees it."""
+    with socket.create_connection(haproxy, timeout=PATIENCE_S) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n" + headers + b"\r\n")
+        connection, _ = upstream.accept()
+        with connection:
+            connection.settimeout(PATIENCE_S)
+            seen = b""
+            while not seen.endswith(b"\r\n\r\n"):
+                seen += connection.recv(4096)
+            return seen
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
+def test_headers_that_do_not_come_are_given_up(haproxy: tuple[str, int], sent: bytes) -> None:
+    with socket.create_connection(haproxy, timeout=PATIENCE_S) as client:
+        client.sendall(sent)
+        client.settimeout(0.5)
+        answer = b""
+        for _ in range(PATIENCE_S * 2):
+            with contextlib.suppress(TimeoutError):
+                answer = client.recv(4096)
+                break
+            if sent:
+                client.sendall(b"a")  # never silent for long
+    assert answer.startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"x-request-id: \xff",
+        b"x-request-id: a b",
+        b"x-session-id: \xff",
+        b"x-request-disconnect-disabled: \xff",
+        b"x-request-timeout-seconds: 1",
+        b"serve_multiplexed_model_id: a",
+        b"serve-multiplexed-model-id: a",
+    ],
+)
+def test_a_header_that_serve_fails_over_or_that_is_not_a_clients_is_dropped(
+    upstream: socket.socket, haproxy: tuple[str, int], header: bytes
+) -> None:
+    assert header.partition(b":")[0] not in passed_on(upstream, haproxy, header + b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "header", [b"x-request-id: job-7", b"x-session-id: a/b=", b"x-request-disconnect-disabled: ?1", b"x-title: \xff"]
+)
+def test_any_other_header_is_passed_on(upstream: socket.socket, haproxy: tuple[str, int], header: bytes) -> None:
+    assert header in passed_on(upstream, haproxy, header + b"\r\n")

@@ -21,8 +21,14 @@ CHART = Path(__file__).parents[2] / "charts" / "llm-serving"
 README = CHART / "README.md"
 BEGIN = "<!-- values: written by `python -m tools.chart.readme` -->"
 END = "<!-- end of values -->"
-#: Shown as a whole: their keys are those of `models`, `rag` and `models.<name>.autoscaling`.
-UNEXPANDED = ("overrides.models", "overrides.rag", "gateway.autoscaling", "pipelines.autoscaling")
+#: Shown as a whole: their keys are those of `models`, `rag`, `models.<name>.autoscaling` and `gateway.tenants.<name>`.
+UNEXPANDED = (
+    "overrides.models",
+    "overrides.rag",
+    "gateway.autoscaling",
+    "gateway.otherTenants",
+    "pipelines.autoscaling",
+)
 
 _KEY = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z][A-Za-z0-9.-]*):")
 

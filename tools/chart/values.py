@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from serve_apps.common.config import Config, Name
-from serve_apps.gateway.config import GatewayArgs
+from serve_apps.gateway.config import GatewayArgs, Jwt, LogicalModel, Price, Queue, Tenant
 from serve_apps.llm.config import Autoscaling, EngineArgs, Sampling
 from serve_apps.rag.config import Pipeline
 
@@ -25,8 +25,9 @@ def _partial(schema: dict[str, Any]) -> None:
 
 
 def _in_values(schema: dict[str, Any]) -> None:
-    """The gateway's arguments as values have them: all written out, except the one that ``security.auth`` decides."""
-    schema["properties"].pop("auth")
+    """The gateway's arguments as values have them: all written out, less what ``security`` and ``redis`` decide."""
+    for elsewhere in ("auth", "jwt", "redis"):
+        schema["properties"].pop(elsewhere)
     schema["required"] = sorted(schema["properties"])
 
 
@@ -48,17 +49,40 @@ class Replicas(Config):
     """Replicas at most; as `min` unless set."""
 
 
+class ModelQueue(Queue):
+    """A model's queue, of which each key has a default."""
+
+    model_config = ConfigDict(json_schema_extra=_partial)
+
+
 class Model(Config):
     """One model."""
 
     enabled: bool | None = None
     """False takes the model away."""
-    task: Literal["generate", "embed", "score"] | None = None
-    """generate (chat and completions), embed (embeddings) or score (rerank and score); generate unless set."""
-    source: str = Field(min_length=1)
-    """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path."""
-    accelerator: Accelerator
-    """What one replica runs on; more than one GPU is tensor parallel."""
+    task: Literal["generate", "embed", "score", "transcribe"] | None = None
+    """generate (chat and completions), embed (embeddings), score (rerank and score) or transcribe (audio); generate
+    unless set."""
+    runtime: Literal["ray", "standalone", "external"] | None = None
+    """Who runs it: ray (the chart, in this cluster), standalone (you: a vLLM server at `url`) or external (another
+    provider at `url`); ray unless set. The others take no source, accelerator or any other key of replicas."""
+    url: str | None = Field(None, pattern=r"^https?://[^?#]+[^/?#]$")
+    """Where a standalone or external model answers, without the path: /v1/… is appended."""
+    served_model: str | None = Field(None, min_length=1)
+    """The name a standalone or external model has there; the same as here unless set."""
+    credential: str | None = Field(None, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$")
+    """The entry of the Secret security.upstreams with an external model's API key; none is sent unless set."""
+    takes_priority: bool | None = None
+    """Whether a standalone model schedules by priority; one of Ray does if engine.extra.scheduling_policy says so."""
+    price: Price | None = None
+    """What its tokens cost, for budgets and for the usage that tenants see; nothing unless set."""
+    queue: ModelQueue | None = None
+    """Its queue in each replica of the gateway. Unless set, a model of Ray may have as many requests as all its
+    replicas work on, and others as many as come."""
+    source: str | None = Field(None, min_length=1)
+    """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path. Required for ray."""
+    accelerator: Accelerator | None = None
+    """What one replica runs on; more than one GPU is tensor parallel. Required for ray."""
     worker_group: str | None = None
     """The group to run in; unless set, the smallest enabled one that fits the accelerator."""
     replicas: Replicas | None = None
@@ -81,12 +105,6 @@ class Model(Config):
     """Environment variables of its replicas. No secrets."""
 
 
-class ModelOverride(Model):
-    """Keys that replace those of the model of the same name."""
-
-    model_config = ConfigDict(json_schema_extra=_partial)
-
-
 class Gateway(GatewayArgs):
     """The gateway: its own arguments, and how it is sized."""
 
@@ -98,6 +116,13 @@ class Gateway(GatewayArgs):
     autoscaling: Autoscaling
     cpus: float = Field(ge=0)
     drain_seconds: int = Field(ge=0)
+    shares_redis: bool
+    redis_database: int = Field(ge=0, le=15)
+    routes: dict[Name, LogicalModel | None]
+    """Logical models, by the name clients use."""
+    tenants: dict[str, Tenant | None]
+    """Rules of single tenants, by key id or claim."""
+    other_tenants: Tenant
 
 
 class RagPipeline(Pipeline):
@@ -128,7 +153,7 @@ class Pipelines(Config):
 class Overrides(Config):
     """What an environment changes about entries that exist."""
 
-    models: dict[Name, ModelOverride | None]
+    models: dict[Name, Model | None]
     """Keys that replace those of the model of the same name."""
     rag: dict[Name, RagPipelineOverride | None]
     """Keys that replace those of the pipeline of the same name."""
@@ -254,11 +279,19 @@ class ExistingSecret(Config):
     existing_secret: str
 
 
+class JwtValues(Jwt):
+    """How JWTs are checked; empty where there are none."""
+
+    model_config = ConfigDict(json_schema_extra=_partial)
+
+
 class Security(Config):
     """Who may call, and where the Secrets are."""
 
-    auth: Literal["apiKeys", "none"]
+    auth: Literal["apiKeys", "jwt", "none"]
     api_keys: ExistingSecret
+    jwt: JwtValues
+    upstreams: ExistingSecret
     internal: ExistingSecret
     hugging_face: ExistingSecret
 
@@ -280,7 +313,7 @@ class RedisStorage(Config):
 
 
 class Redis(Config):
-    """The Redis that keeps what the head knows."""
+    """The Redis that keeps what the head knows and what the gateway's replicas share."""
 
     enabled: bool
     address: str
@@ -320,12 +353,22 @@ class Dashboards(Config):
     labels: dict[str, str]
 
 
+class Alerts(Config):
+    """A PrometheusRule with the alerts."""
+
+    enabled: bool
+    """Whether the chart makes it."""
+    labels: dict[str, str]
+    runbooks: str
+
+
 class Monitoring(Config):
     """What Prometheus and Grafana get."""
 
     pod_monitor: PodMonitor
     service_monitor: ServiceMonitor
     dashboards: Dashboards
+    alerts: Alerts
 
 
 class Values(Config):

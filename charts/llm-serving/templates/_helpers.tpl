@@ -55,6 +55,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .Values.security.internal.existingSecret | default (printf "%s-internal" (include "llm-serving.fullname" .)) }}
 {{- end -}}
 
+{{- /* Renders the name of the Secret with the API keys of external models. Scope: the root. */ -}}
+{{- define "llm-serving.upstreamsSecret" -}}
+{{ .Values.security.upstreams.existingSecret | default (printf "%s-upstreams" (include "llm-serving.fullname" .)) }}
+{{- end -}}
+
 {{- /* Renders the name of everything that belongs to the Redis of the release. Scope: the root. */ -}}
 {{- define "llm-serving.redisName" -}}
 {{ include "llm-serving.fullname" . }}-redis

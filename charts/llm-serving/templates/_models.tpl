@@ -33,6 +33,11 @@ Scope: dict "entries" (the map) "overrides" (its overrides). */ -}}
 {{- toYaml $entries }}
 {{- end -}}
 
+{{- /* Renders the enabled RAG pipelines, as YAML. Scope: the root. */ -}}
+{{- define "llm-serving.pipelines" -}}
+{{- include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) }}
+{{- end -}}
+
 {{- /* Renders Ray Serve's autoscaling_config from the short form and Ray's own keys. The default target leaves a quarter
 of a replica's room for what arrives while another one starts.
 Scope: dict "replicas" (min, max) "autoscaling" (Ray's keys) "maxOngoing" (requests of a replica). */ -}}
@@ -46,15 +51,28 @@ Scope: dict "replicas" (min, max) "autoscaling" (Ray's keys) "maxOngoing" (reque
 {{- toYaml (mergeOverwrite $defaults $autoscaling (dict "min_replicas" $min "max_replicas" $max)) }}
 {{- end -}}
 
-{{- /* Renders the enabled models with every default filled in, as YAML. `group` is the worker group ("" if none fits)
-and `labelSelector` leads to its nodes. Scope: the root. */ -}}
+{{- /* Renders the enabled models that run elsewhere (`runtime` standalone or external), as YAML. Scope: the root. */ -}}
+{{- define "llm-serving.elsewhere" -}}
+{{- $models := dict }}
+{{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.models "overrides" .Values.overrides.models) | fromYaml }}
+{{- if ne ($entry.runtime | default "ray") "ray" }}
+{{- $_ := set $models $name (mergeOverwrite (dict "task" "generate" "url" "") $entry) }}
+{{- end }}
+{{- end }}
+{{- toYaml $models }}
+{{- end -}}
+
+{{- /* Renders the enabled models that Ray runs with every default filled in, as YAML. `group` is the worker group ("" if
+none fits) and `labelSelector` leads to its nodes. Scope: the root. */ -}}
 {{- define "llm-serving.models" -}}
 {{- $root := . }}
 {{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
 {{- $models := dict }}
 {{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.models "overrides" .Values.overrides.models) | fromYaml }}
+{{- if eq ($entry.runtime | default "ray") "ray" }}
 {{- $model := mergeOverwrite (dict
       "task" "generate"
+      "source" ""
       "maxOngoingRequests" 64
       "maxQueuedRequests" 64
       "drainSeconds" (min 120 $root.Values.maxDrainSeconds)
@@ -66,7 +84,7 @@ and `labelSelector` leads to its nodes. Scope: the root. */ -}}
 {{- range $block := list "sampling" "engine" }}
 {{- $_ := set $model $block (include "llm-serving.withoutNulls" (get $model $block) | fromYaml) }}
 {{- end }}
-{{- $accelerator := mergeOverwrite (dict "count" 1) (include "llm-serving.withoutNulls" $model.accelerator | fromYaml) }}
+{{- $accelerator := mergeOverwrite (dict "type" "" "count" 1) (include "llm-serving.withoutNulls" ($model.accelerator | default dict) | fromYaml) }}
 {{- $_ := set $model "accelerator" $accelerator }}
 {{- $_ := set $model "autoscalingConfig" (include "llm-serving.autoscalingConfig" (dict
       "replicas" $model.replicas
@@ -80,6 +98,7 @@ and `labelSelector` leads to its nodes. Scope: the root. */ -}}
 {{- $_ := set $model "labelSelector" $selector }}
 {{- $_ := set $models $name $model }}
 {{- end }}
+{{- end }}
 {{- toYaml $models }}
 {{- end -}}
 
@@ -89,7 +108,7 @@ Scope: dict "groups" (of llm-serving.workerGroups) "accelerator" (type, count). 
 {{- define "llm-serving.fittingGroup" -}}
 {{- $best := dict }}
 {{- range $name, $group := .groups }}
-{{- if and (eq $group.type $.accelerator.type) (eq 0 (mod $group.count $.accelerator.count | int)) }}
+{{- if and $group.type (eq $group.type $.accelerator.type) (eq 0 (mod $group.count $.accelerator.count | int)) }}
 {{- if or (not $best) (lt (int $group.count) (int $best.count)) }}
 {{- $best = dict "name" $name "count" $group.count }}
 {{- end }}

@@ -149,6 +149,10 @@ capabilities: {drop: [ALL]}
 {{- if eq .root.Values.security.auth "apiKeys" }}
 - {name: api-keys, mountPath: /etc/llm-serving/secrets/api-keys, readOnly: true}
 {{- end }}
+- {name: upstreams, mountPath: /etc/llm-serving/secrets/upstreams, readOnly: true}
+{{- if (include "llm-serving.redisConnection" .root | fromYaml).secret }}
+- {name: redis, mountPath: /etc/llm-serving/secrets/redis, readOnly: true}
+{{- end }}
 {{- end }}
 {{- range .spec.modelClaims }}
 - {name: claim-{{ . }}, mountPath: /mnt/models/{{ . }}, readOnly: true}
@@ -180,6 +184,18 @@ capabilities: {drop: [ALL]}
 {{- if eq .root.Values.security.auth "apiKeys" }}
 - name: api-keys
   secret: {secretName: {{ include "llm-serving.apiKeysSecret" .root }}, defaultMode: 0440}
+{{- end }}
+# Whether or not there is an external model: a volume more would roll the RayCluster.
+- name: upstreams
+  secret: {secretName: {{ include "llm-serving.upstreamsSecret" .root }}, defaultMode: 0440, optional: true}
+{{- with (include "llm-serving.redisConnection" .root | fromYaml).secret }}
+# For the gateway; the head has it from its environment.
+- name: redis
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+    items:
+    - {key: password, path: password}
 {{- end }}
 {{- end }}
 {{- range .spec.modelClaims }}

@@ -2,7 +2,7 @@
 Scope: the root. */ -}}
 {{- define "llm-serving.serveConfig" -}}
 {{- $models := include "llm-serving.models" . | fromYaml }}
-{{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml -}}
+{{- $pipelines := include "llm-serving.pipelines" . | fromYaml -}}
 proxy_location: EveryNode
 http_options:
   host: {{ .Values.gateway.host }}
@@ -12,7 +12,7 @@ logging_config:
   log_level: INFO
   enable_access_log: false
 applications:
-{{ include "llm-serving.gatewayApplication" (dict "root" . "models" $models "pipelines" $pipelines) }}
+{{ include "llm-serving.gatewayApplication" . }}
 {{- range $name, $model := $models }}
 {{ include "llm-serving.modelApplication" (dict "name" $name "model" $model) }}
 {{- end }}
@@ -22,17 +22,10 @@ applications:
 {{- end -}}
 
 {{- /* Renders the gateway's application. Its arguments are `gateway:` less what the chart itself reads; its routing
-table changes in place. Scope: dict "root" $ "models" (llm-serving.models) "pipelines" (the enabled ones). */ -}}
+table changes in place. Scope: the root. */ -}}
 {{- define "llm-serving.gatewayApplication" -}}
-{{- $gateway := .root.Values.gateway }}
-{{- $base := printf "http://127.0.0.1:%d/internal" (int $gateway.port) }}
-{{- $table := dict }}
-{{- range $name, $model := .models }}
-{{- $_ := set $table $name (dict "url" (printf "%s/%s" $base $name) "task" $model.task) }}
-{{- end }}
-{{- range $name := keys .pipelines }}
-{{- $_ := set $table $name (dict "url" (printf "%s/rag" $base) "task" "pipeline") }}
-{{- end }}
+{{- $gateway := .Values.gateway }}
+{{- $args := omit $gateway "port" "host" "replicas" "autoscaling" "cpus" "drainSeconds" }}
 {{- /* Serve's limit lies above the gateway's own, so that the gateway refuses first, in OpenAI's shape, and so that the
 pipelines' calls have room; serve_apps.gateway.app.HEADROOM is the same. */}}
 {{- $headroom := 128 -}}
@@ -40,24 +33,25 @@ pipelines' calls have room; serve_apps.gateway.app.HEADROOM is the same. */}}
   route_prefix: /
   import_path: serve_apps.gateway.app:build_app
   args:
-    auth: {{ .root.Values.security.auth }}
-    {{- omit $gateway "port" "host" "replicas" "autoscaling" "cpus" "drainSeconds" | include "llm-serving.withoutNulls" | nindent 4 }}
+    auth: {{ .Values.security.auth }}
+    {{- with include "llm-serving.withoutNulls" (.Values.security.jwt | default dict) | fromYaml }}
+    jwt: {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with include "llm-serving.gatewayRedis" . }}
+    redis: {{ . }}
+    {{- end }}
+    {{- omit $args "sharesRedis" "redisDatabase" "routes" "tenants" "otherTenants" | include "llm-serving.withoutNulls" | nindent 4 }}
   deployments:
   - name: Gateway
     {{- include "llm-serving.pipelinesPlacement" $gateway | nindent 4 }}
     {{- include "llm-serving.limits" (dict
-          "autoscalingConfig" (include "llm-serving.autoscalingConfig" (dict
-            "replicas" $gateway.replicas
-            "autoscaling" $gateway.autoscaling
-            "maxOngoing" $gateway.maxConcurrentRequests
-          ) | fromYaml)
+          "autoscalingConfig" (include "llm-serving.gatewayAutoscaling" . | fromYaml)
           "maxOngoingRequests" (add $gateway.maxConcurrentRequests $headroom)
           "maxQueuedRequests" $headroom
           "drainSeconds" $gateway.drainSeconds
         ) | nindent 4 }}
     max_surge_percent: 100
-    user_config:
-      models: {{- toYaml $table | nindent 8 }}
+    user_config: {{- include "llm-serving.routingTable" . | nindent 6 }}
 {{- end -}}
 
 {{- /* Renders one model's application. What Serve applies in place stands under `deployments`; `args` restart its

@@ -3,10 +3,18 @@ breaks by itself are the schema's. Each define below renders its subject's lines
 {{- define "llm-serving.validate" -}}
 {{- $models := include "llm-serving.models" . | fromYaml }}
 {{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
-{{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml }}
-{{- $scope := dict "root" . "models" $models "groups" $groups "pipelines" $pipelines }}
+{{- $pipelines := include "llm-serving.pipelines" . | fromYaml }}
+{{- $routes := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromYaml }}
+{{- $scope := dict
+      "root" .
+      "models" $models
+      "elsewhere" (include "llm-serving.elsewhere" . | fromYaml)
+      "upstreams" (include "llm-serving.upstreams" . | fromYaml)
+      "routes" $routes
+      "groups" $groups
+      "pipelines" $pipelines }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "gateway" "rag" "pipelines" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "redis" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "redis" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -29,7 +37,7 @@ fullnameOverride: a RayService's name starts with a letter and has only lower-ca
 {{- /* The keys of the collections. A model's is a Serve application, a route, a metric label and part of a URL. */ -}}
 {{- define "llm-serving.validate.names" -}}
 {{- $values := .root.Values }}
-{{- range $path, $entries := dict "models" $values.models "rag" $values.rag "workerGroups" $values.workerGroups "overrides.models" $values.overrides.models "overrides.rag" $values.overrides.rag }}
+{{- range $path, $entries := dict "models" $values.models "rag" $values.rag "gateway.routes" $values.gateway.routes "workerGroups" $values.workerGroups "overrides.models" $values.overrides.models "overrides.rag" $values.overrides.rag }}
 {{- range $name, $_ := $entries }}
 {{- if or (gt (len $name) 47) (not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" $name)) }}
 {{ $path }}: not a name, got {{ $name | quote }}; use lower-case letters, digits and dashes, at most 47
@@ -59,20 +67,56 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- if hasKey $.pipelines $name }}
 {{ $path }}: rag.{{ $name }} is published as a model of the same name; rename one
 {{- end }}
-{{- if hasPrefix "oci://" $model.source }}
+{{- range $key := list "url" "servedModel" "credential" "takesPriority" }}
+{{- if hasKey $model $key }}
+{{ $path }}.{{ $key }}: belongs to models that run elsewhere; set runtime to standalone or external, or leave it out
+{{- end }}
+{{- end }}
+{{- if not $model.source }}
+{{ $path }}.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path or pvc://claim/path
+{{- else if hasPrefix "oci://" $model.source }}
 {{ $path }}.source: oci:// is not supported yet, got {{ $model.source }}; use hf://, s3://, gs:// or pvc://
 {{- else if not (regexMatch "^(hf://[^/@]+/[^/@]+(@[^/@]+)?|s3://.+|gs://.+|pvc://[^/]+(/.+)?)$" $model.source) }}
 {{ $path }}.source: not a source, got {{ $model.source }}; one of: hf://org/name[@revision], s3://bucket/path, gs://bucket/path, pvc://claim/path
 {{- else if and (hasPrefix "pvc://" $model.source) (has ".." (splitList "/" $model.source)) }}
 {{ $path }}.source: leaves its claim, got {{ $model.source }}; set pvc://claim/path
 {{- end }}
-{{- if not (hasKey $known $type) }}
+{{- if not $type }}
+{{ $path }}.accelerator: missing; set {type: …, count: 1} with a type of: {{ keys $known | sortAlpha | join ", " }}
+{{- else if not (hasKey $known $type) }}
 {{ $path }}.accelerator.type: {{ $type | quote }} is not defined; one of: {{ keys $known | sortAlpha | join ", " }}
 {{- else }}
 {{- include "llm-serving.validate.modelGroup" (dict "path" $path "model" $model "groups" $.groups) }}
 {{- end }}
 {{- include "llm-serving.validate.engine" (dict "path" $path "engine" $model.engine) }}
 {{- include "llm-serving.validate.autoscaling" (dict "path" $path "block" $model "config" $model.autoscalingConfig "maxOngoing" $model.maxOngoingRequests "maxOngoingPath" (printf "%s.maxOngoingRequests" $path)) }}
+{{- end }}
+{{- end -}}
+
+{{- /* Models that the chart does not run: they have an address, and nothing of replicas. */ -}}
+{{- define "llm-serving.validate.elsewhere" -}}
+{{- range $name, $model := .elsewhere }}
+{{- $path := printf "models.%s" $name }}
+{{- if hasKey $.pipelines $name }}
+{{ $path }}: rag.{{ $name }} is published as a model of the same name; rename one
+{{- end }}
+{{- if not $model.url }}
+{{ $path }}.url: missing; set where the model answers, for example http://vllm.team:8000
+{{- else if hasSuffix "/v1" $model.url }}
+{{ $path }}.url: the gateway appends /v1/… itself, got {{ $model.url }}; set {{ trimSuffix "/v1" $model.url }}
+{{- end }}
+{{- range $key := without (keys $model | sortAlpha) "task" "runtime" "url" "servedModel" "credential" "takesPriority" "price" "queue" }}
+{{ $path }}.{{ $key }}: belongs to models that Ray runs, and runtime is {{ $model.runtime }}; leave it out
+{{- end }}
+{{- if and $model.credential (eq $model.runtime "standalone") }}
+{{ $path }}.credential: a standalone model gets our internal credential; leave it out, or set runtime to external
+{{- end }}
+{{- if and $model.takesPriority (eq $model.runtime "external") }}
+{{ $path }}.takesPriority: other providers take no priority; leave it out, or set runtime to standalone
+{{- end }}
+{{- if and $model.queue (not (dig "maxConcurrent" 0 $model.queue)) }}
+{{ $path }}.queue.maxConcurrent: missing; set how many requests one replica of the gateway may have there at a time
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -149,7 +193,7 @@ Scope: dict "path" "block" (with replicas and autoscaling) "config" (as rendered
 
 {{- define "llm-serving.validate.gateway" -}}
 {{- $gateway := .root.Values.gateway }}
-{{- $config := include "llm-serving.autoscalingConfig" (dict "replicas" $gateway.replicas "autoscaling" $gateway.autoscaling "maxOngoing" $gateway.maxConcurrentRequests) | fromYaml }}
+{{- $config := include "llm-serving.gatewayAutoscaling" .root | fromYaml }}
 {{- if lt (int $config.min_replicas) 1 }}
 gateway.replicas.min: the gateway is the only way in and cannot start by itself, got 0; set 1 or more
 {{- end }}
@@ -159,9 +203,116 @@ gateway.port: Ray itself listens on {{ int $gateway.port }}; set another port, f
 {{- end }}
 {{- end -}}
 
-{{- /* What the pipelines refer to. */ -}}
+{{- /* What stands behind each route: models there are, all of one task, one of which gets requests. */ -}}
+{{- define "llm-serving.validate.routes" -}}
+{{- $upstreams := .upstreams }}
+{{- $known := keys $upstreams | sortAlpha | join ", " | default "none" }}
+{{- range $name, $route := .routes }}
+{{- $path := printf "gateway.routes.%s" $name }}
+{{- $versions := list }}
+{{- $served := list }}
+{{- range $route.versions }}
+{{- if has .model $versions }}
+{{ $path }}.versions: {{ .model }} stands there twice; keep one, with the sum of the weights
+{{- end }}
+{{- $versions = append $versions .model }}
+{{- if gt (dig "weight" 100 . | float64) 0.0 }}{{ $served = append $served .model }}{{ end }}
+{{- end }}
+{{- if not $served }}
+{{ $path }}.versions: every weight is 0, so nobody would answer; give one version a weight
+{{- end }}
+{{- $shadow := dig "shadow" "model" "" $route }}
+{{- $named := dict "versions" $versions "fallback" ($route.fallback | default list) "shadow.model" (empty $shadow | ternary list (list $shadow)) }}
+{{- $task := dig (first $versions) "task" "" $upstreams }}
+{{- range $key, $models := $named }}
+{{- range $model := uniq $models }}
+{{- $other := dig $model "task" "" $upstreams }}
+{{- if not (hasKey $upstreams $model) }}
+{{ $path }}.{{ $key }}: no such enabled model, got {{ $model }}; one of: {{ $known }}
+{{- else if and $task (ne $other $task) }}
+{{ $path }}.{{ $key }}: {{ $model }} is of task {{ $other }} and {{ first $versions }} of {{ $task }}; name models of one task
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and $shadow (eq (len $served) 1) (eq $shadow (first $served)) }}
+{{ $path }}.shadow.model: {{ $shadow }} answers every request already; name another model, or leave the shadow out
+{{- end }}
+{{- $fallback := $route.fallback | default list }}
+{{- if ne (len $fallback) (uniq $fallback | len) }}
+{{ $path }}.fallback: a model stands there twice, got {{ join ", " $fallback }}; name each once
+{{- end }}
+{{- if and (eq (len $versions) 1) (has (first $versions) $fallback) }}
+{{ $path }}.fallback: {{ first $versions }} is what failed when the fallback is asked; name another model
+{{- end }}
+{{- with $route.canary }}
+{{- if not (or (hasKey . "maxErrorRate") (hasKey . "ttftP95S") (hasKey . "itlP95S")) }}
+{{ $path }}.canary: no rule, so nothing would be judged; set maxErrorRate, ttftP95S or itlP95S
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* A name leads to one route or model. */ -}}
+{{- define "llm-serving.validate.aliases" -}}
+{{- $owners := dict }}
+{{- range $name, $route := .routes }}
+{{- range $alias := $route.aliases }}
+{{- $path := printf "gateway.routes.%s.aliases" $name }}
+{{- if hasKey $.routes $alias }}
+{{ $path }}: {{ $alias }} is a route; take it out
+{{- else if hasKey $.upstreams $alias }}
+{{ $path }}: {{ $alias }} is a model; take it out, or give a route that name, which hides the model
+{{- else if hasKey $owners $alias }}
+{{ $path }}: {{ $alias }} is an alias of {{ get $owners $alias }}; keep one of the two
+{{- end }}
+{{- $_ := set $owners $alias $name }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* What tenants may name, and limits that let nothing through. */ -}}
+{{- define "llm-serving.validate.tenants" -}}
+{{- $gateway := .root.Values.gateway }}
+{{- $names := keys .upstreams .routes | uniq | sortAlpha }}
+{{- $tenants := dict "gateway.otherTenants" (include "llm-serving.withoutNulls" ($gateway.otherTenants | default dict) | fromYaml) }}
+{{- range $name, $tenant := include "llm-serving.entries" (dict "entries" $gateway.tenants) | fromYaml }}
+{{- $_ := set $tenants (printf "gateway.tenants.%s" $name) $tenant }}
+{{- end }}
+{{- range $path, $tenant := $tenants }}
+{{- range $model := $tenant.models }}
+{{- if not (has $model $names) }}
+{{ $path }}.models: no such route, model or pipeline, got {{ $model }}; one of: {{ $names | join ", " | default "none" }}
+{{- end }}
+{{- end }}
+{{- if and $tenant.maxTokens $tenant.tokensPerMinute }}
+{{- if gt (int64 $tenant.maxTokens) (int64 $tenant.tokensPerMinute) }}
+{{ $path }}.maxTokens: one request would take more than tokensPerMinute ({{ int64 $tenant.tokensPerMinute }}), got {{ int64 $tenant.maxTokens }}; set less, or raise tokensPerMinute
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.security" -}}
+{{- $security := .root.Values.security }}
+{{- $jwt := include "llm-serving.withoutNulls" ($security.jwt | default dict) | fromYaml }}
+{{- if and (eq $security.auth "jwt") (not $jwt) }}
+security.jwt: missing; with security.auth jwt set issuer and audience
+{{- else if $jwt }}
+{{- range $key := list "issuer" "audience" }}
+{{- if not (get $jwt $key) }}
+security.jwt.{{ $key }}: missing; set what the tokens have as {{ $key | trunc 3 }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* What the pipelines refer to. A route is of the task of its versions. */ -}}
 {{- define "llm-serving.validate.rag" -}}
-{{- $models := .models }}
+{{- $models := dict }}
+{{- range $name, $upstream := .upstreams }}{{ if ne $upstream.task "pipeline" }}{{ $_ := set $models $name $upstream }}{{ end }}{{ end }}
+{{- range $name, $route := .routes }}
+{{- $_ := set $models $name (dict "task" (dig (first $route.versions).model "task" "" $.upstreams)) }}
+{{- end }}
 {{- $tasks := dict "llm" "generate" "embedder" "embed" "reranker" "score" }}
 {{- range $name, $pipeline := .pipelines }}
 {{- range $role, $task := $tasks }}
@@ -303,7 +454,7 @@ only after the install, in a condition nobody waits for. */ -}}
 {{- $ingress := .root.Values.ingress }}
 {{- if $ingress.enabled }}
 {{- if eq .root.Values.security.auth "none" }}
-ingress.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys
+ingress.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys or jwt
 {{- end }}
 {{- if not $ingress.host }}
 ingress.host: missing; set the host clients call

@@ -3,10 +3,10 @@
 {{- $models := include "llm-serving.models" . | fromYaml }}
 {{- if eq .Values.security.auth "none" }}
 [WARNING] security.auth is none: everyone who reaches the gateway may use it. For laptops only; set apiKeys.
-{{- else if not .Values.security.apiKeys.existingSecret }}
+{{- else if and (eq .Values.security.auth "apiKeys") (not .Values.security.apiKeys.existingSecret) }}
 [WARNING] security.apiKeys.existingSecret is empty: the chart made the key `admin`. Note it, then delete the Secret {{ include "llm-serving.initialKeySecret" . }}; the gateway keeps only its hash.
 {{- end }}
-{{- if not $models }}
+{{- if not (or $models (include "llm-serving.elsewhere" . | fromYaml)) }}
 [WARNING] models is empty: the gateway answers, and knows no model. Start from a preset in values/.
 {{- end }}
 {{- range $name, $model := $models }}
@@ -27,9 +27,40 @@
 [WARNING] workerGroups.{{ $name }}: its models may grow to {{ $most }} x {{ $group.type }}, its workers have {{ $have }} at most. Raise maxReplicas or lower the models' replicas.max.
 {{- end }}
 {{- end }}
-{{- range $name, $pipeline := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml }}
+{{- range $name, $pipeline := include "llm-serving.pipelines" . | fromYaml }}
 {{- if and (hasSuffix ".db" (dig "vectorStore" "uri" "" $pipeline)) (not $.Values.pipelines.dataClaim) }}
 [WARNING] rag.{{ $name }}.vectorStore.uri is a file in the pod: its documents go with the pod. Use a Milvus server for what must stay, or set pipelines.dataClaim.
+{{- end }}
+{{- end }}
+{{- include "llm-serving.gatewayWarnings" . }}
+{{- end -}}
+
+{{- /* Renders the lines about releases and tenants. Scope: the root. */ -}}
+{{- define "llm-serving.gatewayWarnings" -}}
+{{- $alone := empty (include "llm-serving.gatewayRedis" .) }}
+{{- $gateways := (include "llm-serving.gatewayAutoscaling" . | fromYaml).max_replicas | int }}
+{{- range $name, $route := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromYaml }}
+{{- $sum := 0.0 }}
+{{- range $route.versions }}{{ $sum = addf $sum (dig "weight" 100 . | float64) }}{{ end }}
+{{- if and (gt (len $route.versions) 1) (ne $sum 100.0) }}
+[WARNING] gateway.routes.{{ $name }}.versions: the weights add up to {{ $sum }}, not 100; each counts relative to that sum.
+{{- end }}
+{{- if and $route.canary $alone (gt $gateways 1) }}
+[WARNING] gateway.routes.{{ $name }}.canary: without a Redis each of up to {{ $gateways }} gateways judges by what it saw itself. Set redis, or gateway.replicas.max to 1.
+{{- end }}
+{{- end }}
+{{- $priced := false }}
+{{- range include "llm-serving.upstreams" . | fromYaml }}{{ if .price }}{{ $priced = true }}{{ end }}{{ end }}
+{{- $budgets := list }}
+{{- if (.Values.gateway.otherTenants | default dict).monthlyBudget }}{{ $budgets = append $budgets "gateway.otherTenants" }}{{ end }}
+{{- range $name, $tenant := include "llm-serving.entries" (dict "entries" .Values.gateway.tenants) | fromYaml }}
+{{- if $tenant.monthlyBudget }}{{ $budgets = append $budgets (printf "gateway.tenants.%s" $name) }}{{ end }}
+{{- end }}
+{{- range $budgets }}
+{{- if not $priced }}
+[WARNING] {{ . }}.monthlyBudget: no model has a price, so nothing is ever spent. Set models.<name>.price.
+{{- else if $alone }}
+[WARNING] {{ . }}.monthlyBudget: without a Redis a gateway that restarts forgets what was spent. Set redis.
 {{- end }}
 {{- end }}
 {{- end -}}

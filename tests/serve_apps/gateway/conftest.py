@@ -9,11 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_apps.common.secrets import ApiKeys, InternalCredential, new_api_key
+from serve_apps.common.secrets import ApiKeys, InternalCredential, UpstreamKeys, new_api_key
 from serve_apps.gateway.auth import Authenticator
 from serve_apps.gateway.config import GatewayArgs
 from serve_apps.gateway.ingress import Ingress
 from tests.serve_apps.gateway.recorded_metrics import RecordedMetrics
+from tests.serve_apps.gateway.redis import RedisServer, redis_server  # noqa: F401  # a fixture
 from tests.serve_apps.gateway.servers import PATIENCE_S, Behaviour, Upstream, serving
 
 INTERNAL_TOKEN = "internal-token"
@@ -50,25 +51,33 @@ class GatewayServer:
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Callable[..., GatewayServer]]:
-    """Starts gateways: ``gateway(models, **args)``, where ``models`` is a routing table's."""
+    """Starts gateways: ``gateway(models, table, **args)``, where ``models`` and ``table`` are of the routing table."""
     made = new_api_key("acme")
     (tmp_path / "api-keys").mkdir()
     (tmp_path / "api-keys" / "acme").write_text(made.record)
     (tmp_path / "token").write_text(INTERNAL_TOKEN)
     with ExitStack() as stack:
 
-        def start(models: dict[str, Any] | None, **args: Any) -> GatewayServer:
-            gateway_args = GatewayArgs.model_validate(args)
+        def start(
+            models: dict[str, Any] | None,
+            table: dict[str, Any] | None = None,
+            *,
+            redis: RedisServer | None = None,
+            **args: Any,
+        ) -> GatewayServer:
+            gateway_args = GatewayArgs.model_validate(args | ({"redis": redis.url} if redis else {}))
             credential = InternalCredential(tmp_path / "token")
             metrics = RecordedMetrics()
             ingress = Ingress(
                 gateway_args,
                 authenticator=Authenticator(gateway_args.auth, ApiKeys(tmp_path / "api-keys"), credential),
                 credential=credential,
-                telemetry=metrics.telemetry(),
+                serve_metrics=metrics.module(),
+                upstream_keys=UpstreamKeys(tmp_path / "upstreams"),
+                redis_password=redis.password_file if redis else None,
             )
             if models is not None:
-                ingress.route_by({"models": models})
+                ingress.route_by({"models": models, **(table or {})})
             url = stack.enter_context(serving(ingress, lifespan="on"))
             client = httpx.Client(
                 base_url=url, headers={"authorization": f"Bearer {made.key}"}, timeout=PATIENCE_S, trust_env=False

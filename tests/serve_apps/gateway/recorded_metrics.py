@@ -16,6 +16,10 @@ class RecordedMetrics:
 
     def telemetry(self) -> Telemetry:
         """A Telemetry that counts here."""
+        return Telemetry(self.module())
+
+    def module(self) -> ModuleType:
+        """What takes the place of ``ray.serve.metrics``."""
         calls = self._calls
 
         class Recorder:
@@ -30,7 +34,7 @@ class RecordedMetrics:
         module = ModuleType("recorded_metrics")
         for kind in ("Counter", "Gauge", "Histogram"):
             setattr(module, kind, Recorder)
-        return Telemetry(module)
+        return module
 
     def tags(self, name: str) -> list[dict[str, str]]:
         """The labels each time ``name`` was counted."""

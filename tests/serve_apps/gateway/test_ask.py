@@ -19,6 +19,7 @@ GONE = ("DELETE", f"/v1/rag/docs/documents/{DOCUMENT}")
 CHAT = ("POST", "/v1/chat/completions")
 EMBED = ("POST", "/v1/embeddings")
 RERANK = ("POST", "/v1/rerank")
+HEAR = ("POST", "/v1/audio/transcriptions")
 
 #: Status, body and headers.
 Given = tuple[int, bytes, dict[str, str]]
@@ -260,3 +261,18 @@ def test_without_the_credential_nothing_is_asked(
     monkeypatch.setenv("LLM_SERVING_SECRETS", str(tmp_path))
     assert ask.main(["http://127.0.0.1:1"]) == 1
     assert capsys.readouterr().out.startswith("FAILED internal credential: cannot read")
+
+
+def test_a_model_that_hears_is_given_a_form_with_a_file(run: Run) -> None:
+    told = run({"whisper": "transcribe"}, {HEAR: good({"text": " Thank you."})})
+    assert told.status == 0
+    assert told.lines[1].startswith('whisper: "Thank you." heard in silence (')
+    sent = told.gateway.received(HEAR)
+    assert sent.headers["content-type"].startswith("multipart/form-data")
+    assert b'name="model"\r\n\r\nwhisper\r\n' in sent.body
+    assert b"RIFF" in sent.body
+
+
+def test_a_transcription_that_is_no_text_fails(run: Run) -> None:
+    told = run({"whisper": "transcribe"}, {HEAR: good({"text": None})})
+    assert (told.status, told.lines[-1]) == (1, "FAILED whisper: a transcription that is no text: None")

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 from pydantic import ValidationError
 
@@ -37,3 +39,10 @@ def test_a_table_of_named_upstreams_is_read() -> None:
 def test_a_table_with_a_bad_name_url_or_task_is_refused(name: str, url: str, task: str) -> None:
     with pytest.raises(ValidationError):
         RoutingTable.model_validate({"models": {name: {"url": url, "task": task}}})
+
+
+@pytest.mark.parametrize(("models", "valid"), [(["chat", "chat-v2"], True), (["chat", "chat"], False)])
+def test_a_route_names_each_version_once(models: list[str], valid: bool) -> None:
+    route = {"versions": [{"model": model} for model in models]}
+    with nullcontext() if valid else pytest.raises(ValidationError, match="more than once: chat"):
+        RoutingTable.model_validate({"routes": {"assistant": route}})

@@ -2,18 +2,19 @@ import logging
 
 import pytest
 
+from serve_apps.common import metrics
 from serve_apps.gateway.exchange import Exchange
 from tests.serve_apps.gateway.recorded_metrics import RecordedMetrics
 
 
-def test_a_finished_exchange_is_counted_by_model_and_status() -> None:
+def test_a_finished_exchange_is_counted_by_model_version_and_status() -> None:
     recorded = RecordedMetrics()
-    exchange = Exchange("r1", "POST", "/v1/completions", model="chat")
+    exchange = Exchange("r1", "POST", "/v1/completions", model="chat", version="chat-v2")
     exchange.began(200)
     recorded.telemetry().finished(exchange)
-    assert recorded.tags("llm_gateway_requests") == [{"model": "chat", "status": "200"}]
-    assert recorded.tags("llm_gateway_time_to_first_byte_seconds") == [{"model": "chat"}]
-    assert recorded.tags("llm_gateway_request_duration_seconds") == [{"model": "chat"}]
+    assert recorded.tags("llm_gateway_requests") == [{"model": "chat", "version": "chat-v2", "status": "200"}]
+    assert recorded.tags("llm_gateway_time_to_first_byte_seconds") == [{"model": "chat", "version": "chat-v2"}]
+    assert recorded.tags("llm_gateway_request_duration_seconds") == [{"model": "chat", "version": "chat-v2"}]
 
 
 def test_an_exchange_without_a_first_byte_has_no_time_to_it() -> None:
@@ -21,7 +22,7 @@ def test_an_exchange_without_a_first_byte_has_no_time_to_it() -> None:
     exchange = Exchange("r1", "POST", "/v1/completions")
     exchange.client_gone()
     recorded.telemetry().finished(exchange)
-    assert recorded.tags("llm_gateway_requests") == [{"model": "unknown", "status": "499"}]
+    assert recorded.tags("llm_gateway_requests") == [{"model": "unknown", "version": "", "status": "499"}]
     assert recorded.tags("llm_gateway_time_to_first_byte_seconds") == []
 
 
@@ -32,10 +33,28 @@ def test_a_client_that_leaves_does_not_change_the_status_it_was_sent() -> None:
     assert (exchange.status, exchange.broken) == (200, True)
 
 
-def test_requests_in_flight_are_a_gauge() -> None:
+@pytest.mark.parametrize(("pieces", "last_s", "between_s"), [(5, 0.9, [0.1]), (1, 0.9, []), (5, None, [])])
+def test_the_time_between_pieces_is_that_of_streams_with_some(
+    pieces: int, last_s: float | None, between_s: list[float]
+) -> None:
     recorded = RecordedMetrics()
-    recorded.telemetry().in_flight(3)
+    exchange = Exchange("r1", "POST", "/v1/completions", stream=True, pieces=pieces, last_byte_s=last_s)
+    exchange.status, exchange.first_byte_s = 200, 0.5
+    recorded.telemetry().finished(exchange)
+    assert recorded.values("llm_gateway_inter_token_seconds") == pytest.approx(between_s)
+
+
+def test_a_gauge_shows_what_it_is_told() -> None:
+    recorded = RecordedMetrics()
+    recorded.telemetry().show(metrics.GATEWAY_IN_FLIGHT, 3)
     assert recorded.values("llm_gateway_in_flight_requests") == [3]
+
+
+@pytest.mark.parametrize(("value", "counted"), [(0, []), (2, [2])])
+def test_nothing_is_not_counted(value: float, counted: list[float]) -> None:
+    recorded = RecordedMetrics()
+    recorded.telemetry().count(metrics.GATEWAY_COST, value, tenant="acme", model="chat")
+    assert recorded.values("llm_gateway_cost") == counted
 
 
 def test_the_log_line_says_who_asked_what(caplog: pytest.LogCaptureFixture) -> None:

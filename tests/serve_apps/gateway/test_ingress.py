@@ -3,6 +3,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -114,21 +115,21 @@ def test_an_unknown_model_is_404_and_counted_as_unknown(gateway: StartGateway) -
     response = running.client.post("/v1/chat/completions", json={"model": "gpt-4"})
     assert response.status_code == 404
     assert code_of(response) == "model_not_found"
-    assert running.metrics.next_tags("llm_gateway_requests") == {"model": "unknown", "status": "404"}
+    assert running.metrics.next_tags("llm_gateway_requests") == {"model": "unknown", "version": "", "status": "404"}
 
 
 def test_an_answer_is_counted_under_its_model(upstream: StartUpstream, gateway: StartGateway) -> None:
     _, url = upstream(ok)
     running = gateway(chat_at(url))
     running.chat()
-    assert running.metrics.next_tags("llm_gateway_requests") == {"model": "chat", "status": "200"}
+    assert running.metrics.next_tags("llm_gateway_requests") == {"model": "chat", "version": "chat", "status": "200"}
 
 
 def test_health_is_not_counted(gateway: StartGateway) -> None:
     running = gateway({})
     running.client.get("/healthz")
     running.client.get("/nowhere")
-    assert running.metrics.next_tags("llm_gateway_requests") == {"model": "unknown", "status": "404"}
+    assert running.metrics.next_tags("llm_gateway_requests") == {"model": "unknown", "version": "", "status": "404"}
     assert len(running.metrics.tags("llm_gateway_requests")) == 1
 
 
@@ -233,7 +234,9 @@ def test_a_chunked_body_over_the_limit_is_413(upstream: StartUpstream, gateway: 
 def test_a_chunked_body_under_the_limit_goes_upstream_whole(upstream: StartUpstream, gateway: StartGateway) -> None:
     server, url = upstream(ok)
     content = iter([b'{"model":', b' "chat"}'])
-    assert gateway(chat_at(url)).client.post("/v1/completions", content=content).status_code == 200
+    json_headers = {"content-type": "application/json"}
+    answer = gateway(chat_at(url)).client.post("/v1/completions", content=content, headers=json_headers)
+    assert answer.status_code == 200
     assert server.received[0].body == b'{"model": "chat"}'
     assert server.received[0].headers["content-length"] == "17"
 
@@ -254,6 +257,65 @@ def test_beyond_its_limit_the_gateway_refuses_clients_but_not_its_own_pipelines(
     own = running.client.post("/v1/chat/completions", json={"model": "chat"}, headers=INTERNAL)
     asking.join(PATIENCE_S)
     assert (own.status_code, answers) == (200, [200])
+    assert running.chat().status_code == 200
+
+
+# Upstreams
+
+
+def external_at(url: str) -> dict[str, Any]:
+    """A table with one model of another provider, ``big``, at ``url``."""
+    there = {"url": url, "runtime": "external", "servedModel": "big-2026", "credential": "key"}
+    return {"big": {"task": "generate", **there}}
+
+
+def test_a_provider_sees_its_own_key_and_its_own_name_for_the_model_and_nothing_of_ours(
+    upstream: StartUpstream, gateway: StartGateway, tmp_path: Path
+) -> None:
+    (tmp_path / "upstreams").mkdir()
+    (tmp_path / "upstreams" / "key").write_text("sk-theirs\n")
+    server, url = upstream(ok)
+    theirs = {"x-llm-tenant": "root", "openai-organization": "ours", "cookie": "a=b"}
+    running = gateway(external_at(url))
+    assert running.client.post("/v1/chat/completions", json={"model": "big"}, headers=theirs).status_code == 200
+    received = server.received[0]
+    assert json.loads(received.body) == {"model": "big-2026"}
+    assert received.headers["authorization"] == "Bearer sk-theirs"
+    ours = {name for name in received.headers if name.startswith(("x-llm", "openai-org", "cookie"))}
+    assert ours == set()
+    assert INTERNAL_TOKEN not in str(received.headers)
+
+
+def test_without_its_key_a_provider_is_not_asked(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok)
+    response = gateway(external_at(url)).client.post("/v1/chat/completions", json={"model": "big"})
+    assert response.status_code == 503
+    assert server.received == []
+
+
+@pytest.mark.parametrize(("takes", "seen"), [(True, -5), (False, None)])
+def test_a_tenants_priority_goes_to_engines_that_schedule_by_it(
+    upstream: StartUpstream, gateway: StartGateway, takes: bool, seen: int | None
+) -> None:
+    server, url = upstream(ok)
+    models = {"chat": {"url": url, "task": "generate", "takesPriority": takes}}
+    running = gateway(models, {"tenants": {"acme": {"priority": -5}}})
+    assert running.chat().status_code == 200
+    assert json.loads(server.received[0].body).get("priority") == seen
+
+
+def test_a_busy_model_is_waited_for_and_then_refused(upstream: StartUpstream, gateway: StartGateway) -> None:
+    server, url = upstream(ok_when_released)
+    queue = {"maxConcurrent": 1, "maxWaiting": 0}
+    running = gateway({"chat": {"url": url, "task": "generate", "queue": queue}})
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(running.chat().status_code))
+    asking.start()
+    assert server.asked.wait(PATIENCE_S)
+    refused = running.chat()
+    server.release.set()
+    asking.join(PATIENCE_S)
+    assert (refused.status_code, code_of(refused), answers) == (429, "model_overloaded", [200])
     assert running.chat().status_code == 200
 
 
@@ -333,7 +395,7 @@ def test_a_failure_of_ours_tells_nothing_of_our_inside(
     def fail(*_: object, **__: object) -> None:
         raise KeyError("a secret")
 
-    monkeypatch.setattr("serve_apps.gateway.ingress.upstream_headers", fail)
+    monkeypatch.setattr("serve_apps.gateway.request.upstream_headers", fail)
     response = running.chat()
     assert response.status_code == 500
     assert "secret" not in response.text
@@ -351,3 +413,85 @@ def test_a_websocket_is_closed(gateway: StartGateway) -> None:
 
     asyncio.run(gateway({}).ingress({"type": "websocket", "path": "/v1/realtime"}, receive, send))
     assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+# Tenants
+
+
+@pytest.fixture
+def limited(upstream: StartUpstream, gateway: StartGateway) -> GatewayServer:
+    """A gateway whose tenant may name ``chat`` and ``docs`` twice a minute, with few tokens."""
+    usage = b'{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}'
+
+    async def answer_with_usage(answer: Answer) -> None:
+        await answer.whole(200, usage, {"content-type": "application/json"})
+
+    _, url = upstream(answer_with_usage)
+    priced = {"url": url, "task": "generate", "price": {"prompt": 1_000_000, "completion": 2_000_000}}
+    rules = {"models": ["chat", "docs"], "requestsPerMinute": 2, "maxTokens": 10}
+    return gateway({"chat": priced, "other": priced, **docs_at(url)}, {"tenants": {"acme": rules}})
+
+
+def test_a_tenant_that_asked_too_often_is_told_when_to_come_back(limited: GatewayServer) -> None:
+    answers = [limited.chat() for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0].headers["x-ratelimit-limit-requests"] == "2"
+    assert int(answers[2].headers["retry-after"]) > 0
+    assert code_of(answers[2]) == "rate_limit_exceeded"
+
+
+def test_a_pipelines_own_calls_do_not_count_as_requests(limited: GatewayServer) -> None:
+    headers = INTERNAL | {"x-llm-tenant": "acme"}
+    inner = [limited.client.post("/v1/chat/completions", json={"model": "other"}, headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in inner] == [200, 200, 200]
+
+
+def test_a_tenant_sees_and_names_only_its_models(limited: GatewayServer) -> None:
+    listed = limited.client.get("/v1/models").json()["data"]
+    assert [card["id"] for card in listed] == ["chat", "docs"]
+    refused = limited.client.post("/v1/chat/completions", json={"model": "other"})
+    assert (refused.status_code, code_of(refused)) == (403, "model_not_found")
+
+
+@pytest.mark.parametrize(("asked", "status"), [(10, 200), (11, 400)])
+def test_a_tenant_may_not_ask_for_more_tokens_than_its_rules_allow(
+    limited: GatewayServer, asked: int, status: int
+) -> None:
+    assert limited.chat(max_tokens=asked).status_code == status
+
+
+def test_a_tenants_usage_counts_models_and_not_pipelines_twice(limited: GatewayServer) -> None:
+    assert limited.chat().status_code == 200
+    assert limited.client.post("/v1/chat/completions", json={"model": "docs"}).status_code == 200
+    used = limited.client.get("/v1/usage").json()
+    assert used["tenant"] == "acme"
+    assert used["total"] == {"requests": 1, "prompt_tokens": 3, "completion_tokens": 4, "cost": 11}
+
+
+def test_who_leaves_a_stream_before_the_usage_is_told_has_used_what_it_got(
+    upstream: StartUpstream, gateway: StartGateway
+) -> None:
+    async def stream_without_end(answer: Answer) -> None:
+        await answer.begin(200, {"content-type": "text/event-stream"})
+        for _ in range(3):
+            await answer.chunk(b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n')
+        await answer.client_gone()
+
+    server, url = upstream(stream_without_end)
+    running = gateway(chat_at(url))
+    body = {"model": "chat", "stream": True}
+    with running.client.stream("POST", "/v1/chat/completions", json=body) as response:
+        next(response.iter_bytes())
+    assert server.aborted.wait(PATIENCE_S)
+    running.metrics.next_tags("llm_gateway_requests")
+    used = running.client.get("/v1/usage").json()["total"]
+    assert used["requests"] == 1
+    assert used["prompt_tokens"] > 0
+    assert used["completion_tokens"] > 0
+
+
+def test_helm_test_sees_every_model_whatever_other_tenants_may_use(gateway: StartGateway) -> None:
+    running = gateway(chat_at("http://host/internal/chat"), {"otherTenants": {"models": []}})
+    assert running.client.get("/v1/models").json()["data"] == []
+    seen = running.client.get("/v1/models", headers=INTERNAL).json()["data"]
+    assert [card["id"] for card in seen] == ["chat"]

@@ -13,6 +13,16 @@ TABLE = RoutingTable.model_validate(
         }
     }
 )
+ROUTED = RoutingTable.model_validate(
+    TABLE.model_dump()
+    | {
+        "routes": {
+            "assistant": {"versions": [{"model": "gone"}, {"model": "chat"}], "aliases": ["gpt-4o", "openai/gpt-4o"]},
+            "later": {"versions": [{"model": "gone"}], "aliases": ["gpt-5"]},
+            "embedder": {"versions": [{"model": "gone"}], "fallback": ["embedder"], "aliases": ["later"]},
+        }
+    }
+)
 CHAT = "/v1/chat/completions"
 
 
@@ -22,6 +32,11 @@ CHAT = "/v1/chat/completions"
         ("POST", CHAT, "model"),
         ("POST", "/v1/embeddings", "model"),
         ("POST", "/v1/rerank", "model"),
+        ("POST", "/v1/responses", "model"),
+        ("POST", "/v1/messages/count_tokens", "model"),
+        ("POST", "/tokenize", "model"),
+        ("POST", "/v1/audio/transcriptions", "model"),
+        ("GET", "/v1/usage", "control"),
         ("GET", "/v1/models", "control"),
         ("GET", "/v1/models/chat", "control"),
         ("GET", "/readyz", "control"),
@@ -42,6 +57,11 @@ def test_a_path_is_answered_by_the_gateway_a_model_or_a_pipeline(method: str, pa
         "/invocations",
         "/metrics",
         "/v1/rag",
+        "/v1/messages/batches",
+        "/v1/messages/render",
+        "/v1/audio/speech",
+        "/v1/realtime",
+        "/pooling",
         "/internal/chat/v1/completions",
     ],
 )
@@ -49,6 +69,19 @@ def test_any_other_path_is_not_found(path: str) -> None:
     with pytest.raises(NotFound) as caught:
         routing.kind_of("POST", path)
     assert caught.value.code == "unknown_path"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "path", ["/v1/responses/resp_1", "/v1/responses/resp_1/cancel", "/v1/responses/resp_1/input_items"]
+)
+def test_a_stored_response_is_not_found_since_none_is_stored(method: str, path: str) -> None:
+    with pytest.raises(NotFound) as caught:
+        routing.kind_of(method, path)
+    assert caught.value.message == (
+        "Response with id 'resp_1' not found: responses are not stored here. Send the whole conversation in \"input\"."
+    )
+    assert caught.value.code == "response_not_found"
 
 
 @pytest.mark.parametrize(
@@ -96,9 +129,38 @@ def test_a_model_that_does_not_answer_the_path_is_told_what_does() -> None:
     with pytest.raises(InvalidRequest) as caught:
         routing.model_route(TABLE, CHAT, "embedder")
     assert caught.value.message == (
-        'The model "embedder" does not answer /v1/chat/completions; it answers /v1/embeddings. '
+        'The model "embedder" does not answer /v1/chat/completions; it answers /detokenize, /tokenize, /v1/embeddings. '
         "Models that answer /v1/chat/completions: chat, docs."
     )
+
+
+def test_a_route_answers_what_the_first_of_its_models_does() -> None:
+    assert routing.listed(ROUTED) == {
+        "assistant": "generate",
+        "chat": "generate",
+        "docs": "pipeline",
+        "embedder": "embed",
+    }
+
+
+def test_an_alias_is_another_name_of_a_route_unless_it_is_a_routes_own() -> None:
+    assert routing.aliases(ROUTED) == {"gpt-4o": "assistant", "openai/gpt-4o": "assistant", "gpt-5": "later"}
+
+
+def test_routes_are_named_among_the_models_there_are() -> None:
+    assert routing.unknown_model(ROUTED, "gpt-4").message == (
+        'The model "gpt-4" does not exist. Models here: assistant, chat, docs, embedder.'
+    )
+
+
+def test_routes_are_named_among_those_that_answer_a_path() -> None:
+    with pytest.raises(InvalidRequest, match=r"Models that answer /v1/completions: assistant, chat\.$"):
+        routing.check_answers(ROUTED.models["embedder"], "/v1/completions", "embedder", ROUTED)
+
+
+def test_a_path_that_is_answered_is_no_error() -> None:
+    routing.check_answers(ROUTED.models["chat"], "/v1/messages", "chat", ROUTED)
+    assert routing.upstream_url(ROUTED.models["chat"], "/tokenize") == "http://host/internal/chat/tokenize"
 
 
 @pytest.mark.parametrize("model", [None, "", 7, ["chat"], {"id": "chat"}])

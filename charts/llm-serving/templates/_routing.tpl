@@ -1,0 +1,57 @@
+{{- /* Renders the gateway's autoscaling_config, as YAML. Scope: the root. */ -}}
+{{- define "llm-serving.gatewayAutoscaling" -}}
+{{- $gateway := .Values.gateway }}
+{{- include "llm-serving.autoscalingConfig" (dict "replicas" $gateway.replicas "autoscaling" $gateway.autoscaling "maxOngoing" $gateway.maxConcurrentRequests) }}
+{{- end -}}
+
+{{- /* Renders where the gateway's replicas share what they count, or nothing. Scope: the root. */ -}}
+{{- define "llm-serving.gatewayRedis" -}}
+{{- with include "llm-serving.redisConnection" . | fromYaml }}
+{{- if $.Values.gateway.sharesRedis }}
+{{- contains "://" .address | ternary "" "redis://" }}{{ .address }}/{{ int $.Values.gateway.redisDatabase }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the gateway's routing table, its user_config: replaced in running replicas. Scope: the root. */ -}}
+{{- define "llm-serving.routingTable" -}}
+{{- $gateway := .Values.gateway -}}
+models: {{- include "llm-serving.upstreams" . | nindent 2 }}
+{{- with include "llm-serving.entries" (dict "entries" $gateway.routes) | fromYaml }}
+routes: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "llm-serving.entries" (dict "entries" $gateway.tenants) | fromYaml }}
+tenants: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with include "llm-serving.withoutNulls" ($gateway.otherTenants | default dict) | fromYaml }}
+otherTenants: {{- toYaml . | nindent 2 }}
+{{- end }}
+replicas: {{ (include "llm-serving.gatewayAutoscaling" . | fromYaml).max_replicas | int }}
+{{- end -}}
+
+{{- /* Renders where every model and pipeline answers, as YAML. Scope: the root. */ -}}
+{{- define "llm-serving.upstreams" -}}
+{{- $base := printf "http://127.0.0.1:%d/internal" (int .Values.gateway.port) }}
+{{- $gateways := (include "llm-serving.gatewayAutoscaling" . | fromYaml).min_replicas | int | max 1 }}
+{{- $upstreams := dict }}
+{{- range $name, $model := include "llm-serving.models" . | fromYaml }}
+{{- /* What all replicas of the model work on at its largest, split over the fewest gateways, and so never less than the
+autoscaling must see to get there. */}}
+{{- $most := mul $model.maxOngoingRequests $model.autoscalingConfig.max_replicas }}
+{{- $queue := dict "maxConcurrent" (divf $most $gateways | ceil | int) }}
+{{- $upstream := dict
+      "url" (printf "%s/%s" $base $name)
+      "task" $model.task
+      "queue" (mergeOverwrite $queue (include "llm-serving.withoutNulls" ($model.queue | default dict) | fromYaml)) }}
+{{- if eq "priority" (dig "extra" "scheduling_policy" "" $model.engine) }}{{ $_ := set $upstream "takesPriority" true }}{{ end }}
+{{- with $model.price }}{{ $_ := set $upstream "price" . }}{{ end }}
+{{- $_ := set $upstreams $name $upstream }}
+{{- end }}
+{{- range $name, $model := include "llm-serving.elsewhere" . | fromYaml }}
+{{- $_ := set $upstreams $name $model }}
+{{- end }}
+{{- range $name := include "llm-serving.pipelines" . | fromYaml | keys }}
+{{- $_ := set $upstreams $name (dict "url" (printf "%s/rag" $base) "task" "pipeline") }}
+{{- end }}
+{{- toYaml $upstreams }}
+{{- end -}}

@@ -1,0 +1,268 @@
+"""Rates, concurrency and budgets of tenants, counted over all replicas of the gateway where there is a Redis.
+
+A request reserves its estimate of tokens when it comes and is settled with what it really used. With Redis that is
+one round trip before it is sent on and one after it was answered, which nobody waits for; a tenant without limits
+costs none. While Redis is down, or where there is none, each replica grants its share of every limit by itself.
+"""
+
+import asyncio
+import itertools
+import logging
+import math
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from redis.asyncio import Redis
+
+from serve_apps.gateway import gcra, limit_answers
+from serve_apps.gateway.config import Tenant
+from serve_apps.gateway.gcra import Bounds, Bucket, Counters, Outcome
+from serve_apps.gateway.metering import month, month_ends_in_s, month_key
+from serve_apps.gateway.request import RawHeaders, Wish
+from serve_apps.gateway.store import Script, Store, StoreDown, tenant_key
+from serve_apps.gateway.usage import Tokens
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of JSON for one token: an estimate that the settlement corrects.
+BYTES_PER_TOKEN = 4
+#: Tokens that an answer is taken to have while none of its model was seen.
+FIRST_COMPLETION_TOKENS = 256
+#: How much one answer moves the mean of its model's.
+LEARNING_RATE = 0.05
+#: Tenants whose counters a replica keeps by itself before it looks for idle ones to forget.
+MAX_IDLE_TENANTS = 10_000
+
+_NONE = -1
+_UNBOUNDED = Bounds()
+_TAKE, _SETTLE, _RENEW = Script(gcra.TAKE), Script(gcra.SETTLE), Script(gcra.RENEW)
+
+
+@dataclass(slots=True)
+class Grant:
+    """A request that was let in, until it is settled."""
+
+    headers: RawHeaders = field(default_factory=list)
+    """``x-ratelimit-*``, for the answer."""
+    tenant: str = ""
+    bounds: Bounds = _UNBOUNDED
+    tokens: int = 0
+    """What was reserved."""
+    lease: str = ""
+    """Its name among the running ones; empty once it is settled, and where nothing is limited."""
+    shared: bool = False
+    """Whether Redis counts it."""
+
+
+class Limits:
+    """Who may send one more request now."""
+
+    def __init__(
+        self,
+        store: Store | None,
+        outage: Literal["share", "open"],
+        spent: Callable[[str, int], float],
+        clock: Callable[[], float] = time.time,
+        stopwatch: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is counted yet.
+
+        Args:
+            store: Redis; None: each replica counts its share.
+            outage: what happens while Redis is down.
+            spent: a tenant's money of this month as this replica knows it, given how many replicas spend alike.
+            clock: seconds since the epoch, which say the month.
+            stopwatch: seconds that only go on, for what this replica counts by itself.
+        """
+        self.replicas = 1
+        """How many replicas share every limit while each counts for itself."""
+        self._store = store
+        self._outage = outage
+        self._spent = spent
+        self._clock = clock
+        self._stopwatch = stopwatch
+        self._counters: dict[str, Counters] = {}
+        self._look_for_idle_at = MAX_IDLE_TENANTS
+        self._held: dict[str, Grant] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        self._completions: dict[str, float] = {}
+        self._replica = uuid.uuid4().hex[:12]
+        self._numbers = itertools.count()
+
+    def estimate(self, model: str, rules: Tenant, wish: Wish) -> int:
+        """The tokens a request may use: its size in tokens, and what it may or its model's answers usually have."""
+        prompt = len(wish.body) / BYTES_PER_TOKEN
+        if not wish.generates:
+            return math.ceil(prompt)
+        usual = self._completions.get(model, FIRST_COMPLETION_TOKENS)
+        generated = wish.max_tokens if wish.max_tokens is not None else min(usual, rules.max_tokens or usual)
+        return math.ceil(prompt + generated * max(1, wish.choices))
+
+    def learn(self, model: str, completion_tokens: int) -> None:
+        """Remember how long an answer of ``model`` (a name in the table) was."""
+        usual = self._completions.get(model, float(completion_tokens))
+        self._completions[model] = usual + (completion_tokens - usual) * LEARNING_RATE
+
+    def assumed(self, wish: Wish, pieces: int) -> Tokens:
+        """What an answer used that broke off after so many pieces, and so never said: leaving early is not free."""
+        return Tokens(math.ceil(len(wish.body) / BYTES_PER_TOKEN), pieces)
+
+    async def take(self, tenant: str, rules: Tenant, tokens: int) -> Grant:
+        """Let a request with an estimate of ``tokens`` in; ``settle`` must follow, whatever becomes of it.
+
+        An estimate above the whole limit waits for an empty bucket; what it really used is charged afterwards.
+
+        Raises:
+            LimitReached: it does not fit now.
+        """
+        if not _is_limited(rules):
+            return Grant()
+        if self._store is not None:
+            try:
+                return await self._take_shared(self._store, tenant, rules, tokens)
+            except StoreDown:
+                if self._outage == "open":
+                    return Grant()
+        return self._take_here(tenant, rules, tokens)
+
+    def settle(self, grant: Grant, tokens: int | None) -> None:
+        """End a request that really used ``tokens``: 0 gives the whole estimate back, None lets it stand.
+
+        Nobody waits for Redis here. What it does not hear while it is down is earned again within a minute, and the
+        place of the request is free when its lease is over.
+        """
+        lease, grant.lease = grant.lease, ""
+        if not lease:
+            return
+        self._held.pop(lease, None)
+        owed = 0 if tokens is None else tokens - grant.tokens
+        if not grant.shared:
+            counters = self._counters.get(grant.tenant)
+            if counters is not None:
+                gcra.settle(counters, grant.bounds, self._stopwatch(), owed, lease)
+        elif self._store is not None and ((grant.bounds.tokens and owed) or grant.bounds.running is not None):
+            task = asyncio.get_running_loop().create_task(self._settle_shared(self._store, grant, owed, lease))
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def run(self) -> None:
+        """Say every 20 s that the running requests still run; for ever."""
+        while True:
+            await asyncio.sleep(gcra.LEASE_S / 3)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Prolong the leases of the running requests."""
+        shared: dict[str, list[str]] = {}
+        for lease, grant in self._held.items():
+            if grant.shared:
+                shared.setdefault(grant.tenant, []).append(lease)
+            elif (counters := self._counters.get(grant.tenant)) is not None:
+                counters.leases[lease] = self._stopwatch() + gcra.LEASE_S
+        for tenant, leases in shared.items():
+            if self._store is not None:
+                try:
+                    await self._store.ask(_renewal(tenant, leases))
+                except StoreDown:
+                    return
+
+    async def _take_shared(self, store: Store, tenant: str, rules: Tenant, tokens: int) -> Grant:
+        bounds, lease = _bounds(rules), self._lease()
+        reserved = _reserved(bounds, tokens)
+        keys = [tenant_key(tenant, what) for what in ("requests", "tokens", "running")]
+        keys.append(month_key(tenant, month(self._clock())))
+        arguments = take_arguments(bounds, reserved, lease)
+        answer = await store.ask(lambda redis: _TAKE.run(redis, keys, arguments))
+        outcome = Outcome(answer[0], float(answer[1]), float(answer[2]))
+        return self._granted(outcome, tenant, bounds, reserved, lease, shared=True)
+
+    def _take_here(self, tenant: str, rules: Tenant, tokens: int) -> Grant:
+        bounds, lease, now = _bounds(rules, self.replicas), self._lease(), self._stopwatch()
+        reserved = _reserved(bounds, tokens)
+        counters = self._counters.get(tenant)
+        if counters is None:
+            self._forget_idle(now)
+            counters = self._counters[tenant] = Counters()
+        if bounds.budget is not None:
+            counters.spent = self._spent(tenant, self.replicas)
+        outcome = gcra.take(counters, bounds, now, reserved, lease)
+        return self._granted(outcome, tenant, bounds, reserved, lease, shared=False)
+
+    def _granted(
+        self, outcome: Outcome, tenant: str, bounds: Bounds, tokens: int, lease: str, *, shared: bool
+    ) -> Grant:
+        headers = limit_answers.headers(outcome, bounds)
+        if outcome.refused_by:
+            raise limit_answers.refusal(outcome, bounds, tokens, headers, month_ends_in_s(self._clock()))
+        grant = Grant(headers, tenant, bounds, tokens, lease, shared)
+        if bounds.running is not None:
+            self._held[lease] = grant
+        return grant
+
+    async def _settle_shared(self, store: Store, grant: Grant, owed: int, lease: str) -> None:
+        keys = [tenant_key(grant.tenant, what) for what in ("tokens", "running")]
+        rate = grant.bounds.tokens.rate if grant.bounds.tokens else _NONE
+        try:
+            await store.ask(lambda redis: _SETTLE.run(redis, keys, [_NONE, rate, owed, lease]))
+        except StoreDown:
+            logger.debug("a request was not settled: Redis is down", extra={"tenant": grant.tenant})
+
+    def _lease(self) -> str:
+        return f"{self._replica}-{next(self._numbers)}"
+
+    def _forget_idle(self, now: float) -> None:
+        if len(self._counters) < self._look_for_idle_at:
+            return
+        self._counters = {
+            tenant: each
+            for tenant, each in self._counters.items()
+            if each.leases or max(each.requests_tat, each.tokens_tat) > now
+        }
+        self._look_for_idle_at = max(MAX_IDLE_TENANTS, 2 * len(self._counters))
+
+
+def take_arguments(bounds: Bounds, tokens: float, lease: str, now: float = _NONE) -> list[float | str]:
+    """What ``gcra.TAKE`` is given; without ``now``, Redis' own clock counts."""
+    none = Bucket(_NONE, _NONE)
+    return [
+        now,
+        *(bounds.requests or none),
+        *(bounds.tokens or none),
+        _NONE if bounds.running is None else bounds.running,
+        _NONE if bounds.budget is None else bounds.budget,
+        tokens,
+        lease,
+        gcra.LEASE_S,
+    ]
+
+
+def _renewal(tenant: str, leases: list[str]) -> Callable[[Redis], Awaitable[object]]:
+    keys = [tenant_key(tenant, "running")]
+    return lambda redis: _RENEW.run(redis, keys, [_NONE, gcra.LEASE_S, *leases])
+
+
+def _is_limited(rules: Tenant) -> bool:
+    return not (
+        rules.requests_per_minute is None
+        and rules.tokens_per_minute is None
+        and rules.max_concurrent_requests is None
+        and rules.monthly_budget is None
+    )
+
+
+def _bounds(rules: Tenant, shares: int = 1) -> Bounds:
+    """A tenant's limits, or one of ``shares`` equal parts of them; for money, what was spent is scaled instead."""
+    requests, tokens, running = rules.requests_per_minute, rules.tokens_per_minute, rules.max_concurrent_requests
+    return Bounds(
+        None if requests is None else Bucket.per_minute(requests, shares),
+        None if tokens is None else Bucket.per_minute(tokens, shares),
+        None if running is None else max(1, running // shares),
+        rules.monthly_budget,
+    )
+
+
+def _reserved(bounds: Bounds, tokens: int) -> int:
+    return min(tokens, int(bounds.tokens.burst)) if bounds.tokens else 0

@@ -1,0 +1,110 @@
+"""One answer's way from an upstream's socket to the client's: the hottest code of the project.
+
+Where the server around us shows its connection (``Client``), a piece goes from one socket's callback into the other's
+write: nothing awaits, and nothing is copied but for its frame.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Protocol
+
+from serve_apps.gateway.upstream import Answer
+from serve_apps.gateway.usage import Reader
+
+
+class Client(Protocol):
+    """The server's connection to the client of one request.
+
+    It cancels the request's task when the client leaves, and cuts a client that does not read.
+    """
+
+    drained: Callable[[], None] | None
+    """Called when ``full`` ends."""
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the response has begun and goes out in HTTP chunks, so that ``write`` may be used."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether the client reads more slowly than we write."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send ``data`` as one chunk of the response's body; it must not be empty."""
+        ...
+
+
+class Passage:
+    """An answer on its way through, what was seen of it and when."""
+
+    __slots__ = ("_feed", "_reader", "_stall_s", "answer", "client", "held", "last_s", "pieces")
+
+    def __init__(self, answer: Answer, reader: Reader | None, client: Client | None, stall_s: float) -> None:
+        self.answer = answer
+        self.client = client
+        self.pieces = 0
+        self.last_s = time.perf_counter()
+        self.held = False
+        """Whether it is the client we wait for."""
+        self._reader = reader
+        self._feed = reader.feed if reader is not None else None
+        self._stall_s = stall_s
+
+    def seen(self, piece: bytes) -> bytes:
+        """What goes to the client now that ``piece`` has come."""
+        self.pieces += 1
+        self.last_s = time.perf_counter()
+        return piece if self._feed is None else self._feed(piece)
+
+    def end(self) -> bytes:
+        """What still goes to the client after the last piece."""
+        return b"" if self._reader is None else self._reader.end()
+
+    def resume(self) -> None:
+        """Go on: the client has taken what there was."""
+        self.held = False
+        self.last_s = time.perf_counter()
+        self.answer.resume()
+
+    async def flow(self, client: Client) -> None:
+        """Pass the rest on from within the upstream's callback."""
+
+        def pass_on(piece: bytes) -> None:
+            if piece := self.seen(piece):
+                client.write(piece)
+                if client.full and not self.held:
+                    self.held = True
+                    self.answer.pause()
+
+        client.drained = self.resume
+        try:
+            await self.answer.pour(pass_on)
+        finally:
+            client.drained = None
+
+    async def watched(self, passing: Coroutine[None, None, None]) -> None:
+        """Await ``passing``.
+
+        Raises:
+            TimeoutError: the upstream stood still for too long.
+        """
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+        async with asyncio.timeout(None) as deadline:
+
+            def look() -> None:  # one timer for the whole answer, not one for each piece
+                nonlocal timer
+                idle_s = 0 if self.held else time.perf_counter() - self.last_s
+                if idle_s >= self._stall_s:
+                    deadline.reschedule(loop.time())
+                else:
+                    timer = loop.call_later(self._stall_s - idle_s, look)
+
+            timer = loop.call_later(self._stall_s, look)
+            try:
+                await passing
+            finally:
+                timer.cancel()

@@ -1,0 +1,140 @@
+"""The gateway goes straight to a model's replicas, past HAProxy, and Serve keeps count as if it had not.
+
+The first test fails when Ray changes what ``serve_apps/gateway/compat.py`` relies on: requests would still be answered,
+through HAProxy.
+"""
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.serve.conftest import Service
+from tests.serve.test_autoscaling import load
+from tests.serve.waiting import until
+
+#: Longer than a replica that goes away is given to end by itself, unless it still has requests; 0.2 s each.
+LONG_TOKENS = 60
+
+
+def proxied(service: Service, application: str) -> int:
+    """How many requests HAProxy has sent to an application since it was last started."""
+    port = service.cluster.environment["RAY_SERVE_HAPROXY_METRICS_PORT"]
+    scrape = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+    counts = re.findall(
+        rf'^haproxy_backend_http_requests_total{{proxy="http-{application}(?:-via-[^"]*)?"}} (\d+)', scrape, re.M
+    )
+    assert counts, f"HAProxy knows no application {application}"
+    return sum(map(int, counts))
+
+
+def replicas(service: Service) -> list[int]:
+    """The processes of the model's replicas that serve."""
+    return service.cluster.live_pids("chat", "VLLMServer:chat")
+
+
+def ongoing(service: Service) -> float:
+    """How many requests Serve says the model's replicas work on."""
+    families = text_string_to_metric_families(service.cluster.metrics())
+    return sum(
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "ray_serve_replica_processing_queries" and sample.labels["deployment"] == "VLLMServer:chat"
+    )
+
+
+def stream(service: Service, prompt: str, tokens: int, begun: threading.Event | None = None) -> bytes:
+    """The whole of a streamed answer of ``tokens`` tokens."""
+    body = {
+        "model": "chat",
+        "stream": True,
+        "max_tokens": tokens,
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    url = f"{service.root}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=service.headers, timeout=120) as response:
+        received = b""
+        for piece in response.iter_raw():
+            received += piece
+            if begun is not None:
+                begun.set()
+    return received
+
+
+@contextmanager
+def streams(service: Service, count: int) -> Iterator[list[Future[bytes]]]:
+    """``count`` long streams, begun; their answers."""
+    begun = [threading.Event() for _ in range(count)]
+    with ThreadPoolExecutor(count) as clients:
+        answers = [
+            clients.submit(stream, service, f"{number} count", LONG_TOKENS, begun[number]) for number in range(count)
+        ]
+        for event in begun:
+            assert event.wait(60)
+        yield answers
+
+
+def test_a_models_requests_pass_by_haproxy(service: Service) -> None:
+    until(lambda: replicas(service), lambda seen: len(seen) == 1)
+
+    def straight() -> bool:
+        to_gateway, to_model = proxied(service, "gateway"), proxied(service, "chat")
+        assert service.chat().status_code == 200
+        return (proxied(service, "gateway"), proxied(service, "chat")) == (to_gateway + 1, to_model)
+
+    until(straight, lambda seen: seen)
+
+
+def test_a_pipelines_requests_go_through_haproxy(service: Service) -> None:
+    before = proxied(service, "rag")
+    assert service.chat("docs", max_tokens=2).status_code == 200
+    assert proxied(service, "rag") > before
+
+
+def test_serve_counts_what_passes_by_haproxy(service: Service) -> None:
+    until(lambda: ongoing(service), lambda seen: seen == 0)
+    before = proxied(service, "chat")
+    with streams(service, 2) as answers:
+        until(lambda: ongoing(service), lambda seen: seen == 2)
+        assert all(answer.result().endswith(b"data: [DONE]\n\n") for answer in answers)
+    until(lambda: ongoing(service), lambda seen: seen == 0)
+    assert proxied(service, "chat") == before
+
+
+def test_a_replica_that_goes_away_finishes_what_it_has_and_gets_nothing_new(service: Service) -> None:
+    until(lambda: replicas(service), lambda seen: len(seen) == 1)
+    with load(service, clients=6):
+        until(lambda: replicas(service), lambda seen: len(seen) == 2)
+    with streams(service, 2) as answers:  # one on each, since each goes where less is going on
+        statuses = set()
+
+        def gone() -> bool:
+            statuses.add(service.chat(max_tokens=1).status_code)
+            return len(replicas(service)) == 1
+
+        until(gone, lambda seen: seen)
+        assert statuses == {200}
+        for answer in answers:
+            assert answer.result().count(b"data: ") == LONG_TOKENS + 1
+
+
+def test_where_the_only_replica_has_died_its_successor_answers(service: Service) -> None:
+    (died,) = until(lambda: replicas(service), lambda seen: len(seen) == 1)
+    os.kill(died, signal.SIGKILL)
+    answers = set()
+
+    def answered() -> int:
+        status = service.chat().status_code
+        answers.add(status)
+        return status
+
+    until(answered, lambda seen: seen == 200)
+    assert answers <= {200, 503}, "a client may have to come back, and is told so"
+    assert died not in until(lambda: replicas(service), lambda seen: len(seen) == 1)

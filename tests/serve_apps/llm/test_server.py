@@ -1,0 +1,147 @@
+"""What vLLM 0.29 has and what of it can be reached: its own routers, with everything on that can be on."""
+
+from argparse import Namespace
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+from pydantic import BaseModel
+from ray.serve.llm import LLMConfig
+from starlette.routing import BaseRoute
+from vllm.config import ProfilerConfig
+from vllm.entrypoints.launchers.api_server.routers import register_api_routers
+
+from serve_apps.common.errors import MethodNotAllowed, NotFound
+from serve_apps.common.middleware import Guard
+from serve_apps.common.protocol import TASK_PATHS, Task
+from serve_apps.common.secrets import InternalCredential
+from serve_apps.gateway.routing import CONTROL_PATHS, MODEL_PATHS, kind_of
+from serve_apps.llm.server import paths_of
+
+#: vLLM's tasks of a model of ours, and what Ray gives vLLM for it.
+VLLM_TASKS: dict[Task, tuple[str, ...]] = {
+    "generate": ("generate",),
+    "embed": ("embed",),
+    "score": ("classify",),
+    "transcribe": ("transcription", "realtime", "generate"),
+}
+ENGINE: dict[Task, dict[str, Any]] = {
+    "generate": {},
+    "embed": {"runner": "pooling", "convert": "embed"},
+    "score": {"runner": "pooling"},
+    "transcribe": {},
+}
+#: Paths of control that the issue names; the test below is about all there are.
+NOTORIOUS = {
+    *("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up", "/start_profile", "/server_info"),
+    *("/metrics", "/docs", "/invocations", "/pooling", "/scale_elastic_ep", "/collective_rpc", "/update_weights"),
+}
+
+
+@pytest.fixture
+def everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns on what opens more of vLLM's endpoints."""
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    monkeypatch.setenv("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "1")
+
+
+def vllm_app(task: Task) -> FastAPI:
+    """vLLM's HTTP app for a model that does ``task``, without an engine behind it."""
+    tasks = VLLM_TASKS[task]
+    model = SimpleNamespace(get_pooling_task=lambda _: tasks[0], hf_config=SimpleNamespace(num_labels=1))
+    app = FastAPI()
+    app.state.args = Namespace(tokens_only=False, profiler_config=ProfilerConfig(profiler="cuda"))
+    pooling = model if task in ("embed", "score") else None
+    register_api_routers(app.state.args, app, tasks, pooling)
+    return app
+
+
+def methods(route: BaseRoute) -> set[str]:
+    return set(getattr(route, "methods", None) or {"GET", "POST"})
+
+
+def paths(app: FastAPI) -> set[tuple[str, str]]:
+    return {(method, getattr(route, "path", "")) for route in app.routes for method in methods(route)}
+
+
+def served(path: str) -> str:
+    """A path as a client would write it."""
+    return path.replace("{response_id}", "resp_1")
+
+
+def shapes(kind: Any) -> list[type[BaseModel]]:
+    """The models of which ``kind`` is a union."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    return [shape for part in get_args(kind) for shape in shapes(part)]
+
+
+@pytest.mark.parametrize("task", list(VLLM_TASKS))
+def test_vllm_has_every_path_of_a_task_and_reads_the_model_from_its_body(task: Task) -> None:
+    posts = {
+        route.path: route for route in vllm_app(task).routes if isinstance(route, APIRoute) and "POST" in route.methods
+    }
+    for path in TASK_PATHS[task]:
+        bodies = [shape for body in posts[path].dependant.body_params for shape in shapes(body.field_info.annotation)]
+        assert bodies, path
+        assert all("model" in shape.model_fields for shape in bodies), path
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("task", list(VLLM_TASKS))
+def test_nothing_else_of_vllm_is_reached_through_the_gateway(task: Task) -> None:
+    hidden = {(method, path) for method, path in paths(vllm_app(task)) if path not in MODEL_PATHS}
+    assert len(hidden) > 30
+    for method, path in hidden:
+        if path in CONTROL_PATHS:  # the gateway's own list of models and description
+            continue
+        with pytest.raises((NotFound, MethodNotAllowed)):
+            kind_of(method, served(path))
+
+
+@pytest.mark.usefixtures("everything")
+@pytest.mark.parametrize("task", list(VLLM_TASKS))
+def test_nothing_else_of_vllm_is_reached_past_the_guard_of_its_replica(task: Task, tmp_path: Any) -> None:
+    (tmp_path / "token").write_text("secret")
+    allowed = paths_of(LLMConfig(model_loading_config={"model_id": "m"}, engine_kwargs=ENGINE[task]))
+    app = vllm_app(task)
+    app.add_middleware(
+        Guard,
+        credential=InternalCredential(tmp_path / "token"),
+        allows=lambda method, path: method == "POST" and path in allowed,
+    )
+    client = TestClient(app, headers={"x-llm-internal": "secret"})
+    for method, path in paths(app):
+        if (method, path) not in {("POST", name) for name in allowed}:
+            answer = client.request(method, served(path))
+            assert answer.status_code == 404, (method, path)
+            assert method == "HEAD" or answer.json()["error"]["code"] == "unknown_path", (method, path)
+
+
+@pytest.mark.usefixtures("everything")
+def test_what_must_never_be_reached_is_among_what_vllm_has() -> None:
+    everywhere = {path for task in VLLM_TASKS for _, path in paths(vllm_app(task))}
+    assert everywhere >= NOTORIOUS
+    assert not NOTORIOUS & frozenset().union(*TASK_PATHS.values())
+
+
+@pytest.mark.parametrize(
+    ("task", "others"),
+    [
+        ("generate", {"/v1/embeddings", "/rerank"}),
+        ("embed", {"/v1/chat/completions", "/rerank"}),
+        ("score", {"/v1/embeddings"}),
+    ],
+)
+def test_a_replica_answers_the_paths_of_its_task_and_no_others(task: Task, others: set[str]) -> None:
+    allowed = paths_of(LLMConfig(model_loading_config={"model_id": "m"}, engine_kwargs=ENGINE[task]))
+    assert TASK_PATHS[task] <= allowed
+    assert not others & allowed
+
+
+def test_a_replica_that_generates_may_hear_too() -> None:
+    allowed = paths_of(LLMConfig(model_loading_config={"model_id": "m"}, engine_kwargs={}))
+    assert TASK_PATHS["transcribe"] <= allowed
