@@ -16,9 +16,8 @@ from typing import Any
 from bench.gateway import measures, ray_systems, real, report, results, systems
 from bench.gateway.machine import machine, versions
 from bench.gateway.measures import Client, Failed
-from bench.gateway.processes import memory_mb
 from bench.gateway.rounds import Rounds, say
-from bench.gateway.systems import Backend, CannotStart, System
+from bench.gateway.systems import Backend, CannotStart, System, memory_of
 from tools.demo.cluster import DeployFailed
 from tools.demo.rendered import REPOSITORY
 from tools.ports import free_port
@@ -29,8 +28,6 @@ CHOOSING = REPOSITORY / "docs" / "choosing.md"
 GROUPS = ("direct", "haproxy", "vllm-router", "litellm", "stock", "ours", "features")
 #: Whose ceiling is sought: it takes as long as all other measures together.
 WITH_CEILING = ("vllm-router", "stock", "ours", "features")
-#: Above this load something else is running, and ratios shift by half.
-QUIET_LOAD = 0.5
 COUNTED = """\
 CPU is the run time that the scheduler accounts to threads (`/proc/<pid>/task/*/schedstat`) from the first request to
 the end of the last, of every process between client and model: for a proxy its process and children; for Ray its
@@ -60,7 +57,7 @@ def main() -> int:
             document = json.loads((arguments.output / "gateway.json").read_text())
             write(document, arguments.output)
             return 0
-        if not arguments.quick and os.getloadavg()[0] > QUIET_LOAD:
+        if not arguments.quick and os.getloadavg()[0] > report.QUIET_LOAD:
             say(f"WARNING: the load is {os.getloadavg()[0]:.1f}; figures of a busy machine are not worth keeping")
         document = run(arguments)
     except (CannotStart, DeployFailed, Failed, ValueError, OSError) as error:
@@ -95,7 +92,7 @@ def _arguments() -> argparse.Namespace:
         "--report", action="store_true", help="write .md, .svg and docs/choosing.md anew from the .json"
     )
     arguments = parser.parse_args()
-    arguments.rounds = arguments.rounds or (1 if arguments.quick else 5)
+    arguments.rounds = arguments.rounds or (1 if arguments.quick else report.WANTED_ROUNDS)
     if arguments.quick:
         arguments.real = False
     if arguments.output is None:
@@ -158,8 +155,7 @@ def mock_rounds(
 
         rounds.run(compared, arguments.rounds, measure)
         for system in compared:
-            groups = {group: round(memory_mb(pids)) for group, pids in system.processes().items()}
-            memory[system.name] = {"title": system.title, **groups}
+            memory[system.name] = {"title": system.title, **memory_of(system)}
 
 
 def start(running: ExitStack, group: str, behind: Backend) -> list[System]:
@@ -181,16 +177,18 @@ def real_rounds(client: Client, count: int, rounds: Rounds, titles: dict[str, st
     """SmolLM2: the bare server in turns with the gateway, first as it is, then with its features on."""
     say("starting vllm serve, and the gateway with SmolLM2 on Ray")
     variables = ray_systems.rendered(free_port()).environment
-    with real.bare(variables) as bare, real.on_ray(bare.port) as on_ray, systems.redis() as (url, _):
+    with real.bare(variables) as bare, real.on_ray(bare) as on_ray, systems.redis() as (url, _):
         for redis_url in (None, url):
             compared = [bare, *on_ray.deploy(redis_url)]
             if redis_url is not None:
-                compared[0] = System("bare-features", bare.title, bare.port, bare.processes, bare.model)
+                compared[0] = System(
+                    "bare-features", f"{bare.title}, beside features", bare.port, bare.processes, bare.model
+                )
             titles |= {f"real:{system.name}": system.title for system in compared}
             rounds.prepare(compared, lambda system: real.warm_up(client, system))
             rounds.run(compared, count, lambda system: real.measure(client, system))
-            for system in compared:
-                memory[f"real:{system.name}"] = {"title": f"SmolLM2: {system.title}", **real.memory(system)}
+            for system in compared if redis_url is None else compared[1:]:
+                memory[f"real:{system.name}"] = {"title": f"SmolLM2: {system.title}", **memory_of(system)}
 
 
 def write(document: dict[str, Any], output: Path) -> None:

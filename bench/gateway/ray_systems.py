@@ -41,9 +41,9 @@ def processes(cluster: LocalCluster, application: str | None = None, extra: tupl
     """The node's processes by their part in a request; of its replicas only those of ``application``, if it is given.
 
     HAProxy and Serve's proxies (``proxy``) and every replica that is no model are in the path; Ray's own (raylet, GCS,
-    controller, dashboard and its agents) stand around it.
+    controller, dashboard and its agents) stand around it. Replicas of other applications are elsewhere.
     """
-    groups: Groups = {"path": list(extra), "proxy": [], "model": [], "around": []}
+    groups: Groups = {"path": list(extra), "proxy": [], "model": [], "around": [], "elsewhere": []}
     for process in node_processes(cluster):
         try:
             name = " ".join([process.name(), *process.cmdline()])
@@ -70,7 +70,7 @@ def part_of(name: str, application: str | None) -> str:
     """The group of a process on a Ray node, by its name and command line."""
     if "ray::ServeReplica:" in name:
         if application and f"ray::ServeReplica:{application}:" not in name:
-            return "around"
+            return "elsewhere"
         return "model" if any(one in name for one in MODEL_DEPLOYMENTS) else "path"
     if any(one in name for one in PROXIES):
         return "proxy"

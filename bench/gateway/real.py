@@ -9,9 +9,8 @@ from typing import Any
 
 from bench.gateway.figures import percentile
 from bench.gateway.measures import Client, load_of, sound
-from bench.gateway.processes import memory_mb
 from bench.gateway.ray_systems import gateway_application, node_environment, processes, rendered, secrets_of
-from bench.gateway.systems import CannotStart, System, answers, listens, program, tree
+from bench.gateway.systems import CannotStart, Groups, System, answers, listens, program, tree
 from tools.demo.cluster import LocalCluster
 from tools.demo.models import CLAIM, models_root
 from tools.ports import free_port
@@ -50,13 +49,14 @@ def bare(variables: dict[str, str]) -> Iterator[System]:
 class OnRay:
     """The gateway and the model on a Ray node; the gateway's features can be turned on and off while it runs."""
 
-    def __init__(self, cluster: LocalCluster, config: dict[str, Any], port: int, plain_port: int, key: str) -> None:
-        """``plain_port`` is where the bare server answers: a model outside Ray behind the same gateway."""
+    def __init__(self, cluster: LocalCluster, config: dict[str, Any], port: int, plain: System, key: str) -> None:
+        """``plain`` is the bare server: a model outside Ray behind the same gateway."""
+        self._plain = plain
         self._cluster, self._config, self._port, self._key = cluster, config, port, key
         self._models: dict[str, dict[str, Any]] = {
             "chat": {"url": f"http://127.0.0.1:{port}/internal/chat", "task": "generate"},
             "plain": {
-                "url": f"http://127.0.0.1:{plain_port}",
+                "url": f"http://127.0.0.1:{plain.port}",
                 "task": "generate",
                 "runtime": "standalone",
                 "servedModel": "chat",
@@ -79,14 +79,17 @@ class OnRay:
         if redis_url:
             self._wait_for_keys()
 
-        def parts() -> dict[str, list[int]]:
+        def parts() -> Groups:
             return processes(self._cluster)
+
+        def outside() -> Groups:
+            return {**processes(self._cluster, "gateway"), "model": self._plain.processes()["model"]}
 
         if redis_url:
             return [System("features", "this gateway on Ray, features on", self._port, parts, "chat", headers=headers)]
         return [
             System("ours", "this gateway and the model on Ray", self._port, parts, "chat"),
-            System("standalone", "this gateway before vllm serve", self._port, parts, "plain"),
+            System("standalone", "this gateway before vllm serve", self._port, outside, "plain"),
         ]
 
     def _wait_for_keys(self) -> None:
@@ -103,7 +106,7 @@ class OnRay:
 
 
 @contextmanager
-def on_ray(plain_port: int) -> Iterator[OnRay]:
+def on_ray(plain: System) -> Iterator[OnRay]:
     """A Ray node with the demo's models."""
     port = free_port()
     service = rendered(port)
@@ -115,7 +118,7 @@ def on_ray(plain_port: int) -> Iterator[OnRay]:
             "LLM_SERVING_MODELS": str(models_root()),
         }
         with LocalCluster(environment, service.labels) as cluster:
-            yield OnRay(cluster, service.serve_config, port, plain_port, key)
+            yield OnRay(cluster, service.serve_config, port, plain, key)
 
 
 def body_of(system: System) -> str:
@@ -143,8 +146,3 @@ def measure(client: Client, system: System) -> dict[str, float]:
         found[f"tokens_per_s_c{streams}"] = streams * each * TOKENS / outcome.seconds
         found[f"ttft_ms_p50_c{streams}"] = percentile(outcome.first_ms, 50)
     return found
-
-
-def memory(system: System) -> dict[str, float]:
-    """Megabytes of each group of a system's processes."""
-    return {group: round(memory_mb(pids)) for group, pids in system.processes().items()}

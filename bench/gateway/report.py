@@ -6,6 +6,9 @@ from typing import Any
 
 from bench.gateway.results import KEYS, meets
 
+#: Below this load nothing else is running; overlap shifts ratios by half.
+QUIET_LOAD = 0.5
+WANTED_ROUNDS = 5
 BEGIN = "<!-- begin: python -m bench.gateway --report -->"
 END = "<!-- end -->"
 #: The columns of the table of systems: measure, heading, digits after the point.
@@ -41,9 +44,10 @@ def markdown(document: dict[str, Any]) -> str:
         f"{machine['cores']} cores, {machine['memory_gb']} GB, load {machine['load_before']} before the run. "
         + ", ".join(f"{name} {release}" for name, release in document["versions"].items())
         + ".\n",
+        _caution(document),
         _failures(document),
         "## Goals\n",
-        _goals(document),
+        _goals(document) + "\n",
         "## Mock model\n",
         "Medians of the rounds; in brackets the spread, highest less lowest in percent of the median.\n",
         _systems(document["systems"], COLUMNS),
@@ -56,6 +60,14 @@ def markdown(document: dict[str, Any]) -> str:
         document["counted"],
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+def _caution(document: dict[str, Any]) -> str:
+    """What speaks against the figures; empty if nothing does."""
+    load, rounds = document["machine"]["load_before"], document["rounds"]
+    doubts = [f"the machine of this run was busy (load {load})"] if load > QUIET_LOAD else []
+    doubts += [f"it had {rounds} of {WANTED_ROUNDS} rounds"] if rounds < WANTED_ROUNDS else []
+    return f"**For their shape only: {' and '.join(doubts)}.**\n" if doubts else ""
 
 
 def _failures(document: dict[str, Any]) -> str:
@@ -168,7 +180,8 @@ def choosing(document: dict[str, Any]) -> str:
         f"{document['machine']['cores']} cores, medians of {document['rounds']} rounds. Every figure, with its spread, "
         "and other gateways beside it: [bench/results/gateway.md](../bench/results/gateway.md)."
     )
-    return "\n\n".join([table(rows), table(mock_rows), source])
+    parts = [_caution(document).rstrip(), table(rows), table(mock_rows), source]
+    return "\n\n".join(part for part in parts if part)
 
 
 def with_table(page: str, document: dict[str, Any]) -> str:

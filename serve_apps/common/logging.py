@@ -1,9 +1,10 @@
 """JSON log lines with the request's id, one object a line, for any log collector."""
 
-import json
 import logging
 import sys
 from contextvars import ContextVar
+
+import orjson
 
 #: The id of the request being handled; empty outside a request.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -29,7 +30,7 @@ class JsonFormatter(logging.Formatter):
         line.update({key: value for key, value in given if key not in _STANDARD and not key.startswith("_ray")})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return orjson.dumps(line, default=str).decode()
 
 
 def configure(level: str = "INFO") -> None:

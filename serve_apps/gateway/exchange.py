@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 from serve_apps.common import metrics
 
@@ -45,6 +46,8 @@ class Exchange:
     """What the tokens cost, in the currency of the prices."""
     broken: bool = False
     """Whether the answer was cut short, by whomever."""
+    audited: bool = False
+    """Whether the audit log tells of it, so that no other line need."""
     client_left: bool = False
     """Whether it was the client that left."""
 
@@ -57,6 +60,21 @@ class Exchange:
         """Note that nobody is there any more to answer."""
         self.broken = self.client_left = True
         self.status = self.status or CLIENT_GONE
+
+    def told(self) -> dict[str, Any]:
+        """What a log line says of it; never what was said in it."""
+        return {
+            "method": self.method,
+            "path": self.path,
+            "tenant": self.tenant,
+            "model": self.model,
+            "version": self.version,
+            "stream": self.stream,
+            "status": self.status,
+            "broken": self.broken,
+            "first_byte_s": self.first_byte_s and round(self.first_byte_s, 4),
+            "duration_s": round(time.perf_counter() - self.started_s, 4),
+        }
 
     @property
     def inter_token_s(self) -> float | None:
@@ -100,18 +118,5 @@ class Telemetry:
             self.observe(metrics.GATEWAY_TTFB, exchange.first_byte_s, **named)
         if (between_s := exchange.inter_token_s) is not None:
             self.observe(metrics.GATEWAY_ITL, between_s, **named)
-        logger.info(
-            "request finished",
-            extra={
-                "method": exchange.method,
-                "path": exchange.path,
-                "tenant": exchange.tenant,
-                "model": exchange.model,
-                "version": exchange.version,
-                "stream": exchange.stream,
-                "status": exchange.status,
-                "broken": exchange.broken,
-                "first_byte_s": exchange.first_byte_s and round(exchange.first_byte_s, 4),
-                "duration_s": round(duration_s, 4),
-            },
-        )
+        if not exchange.audited:
+            logger.info("request finished", extra=exchange.told())

@@ -314,18 +314,11 @@ def _sum(models: dict[str, ModelUsage]) -> ModelUsage:
 
 
 def _write(exchange: Exchange) -> None:
-    audit.info(
-        "request",
-        extra={
-            "request_id": exchange.request_id,
-            "tenant": exchange.tenant,
-            "model": exchange.model,
-            "version": exchange.version,
-            "status": exchange.status,
-            "broken": exchange.broken,
-            "prompt_tokens": exchange.prompt_tokens,
-            "completion_tokens": exchange.completion_tokens,
-            "cost": round(exchange.cost, 9),
-            "duration_s": round(time.perf_counter() - exchange.started_s, 4),
-        },
-    )
+    exchange.audited = True
+    used = {
+        "request_id": exchange.request_id,
+        "prompt_tokens": exchange.prompt_tokens,
+        "completion_tokens": exchange.completion_tokens,
+        "cost": round(exchange.cost, 9),
+    }
+    audit.info("request", extra=exchange.told() | used)

@@ -40,7 +40,7 @@ class Client(Protocol):
 class Passage:
     """An answer on its way through, what was seen of it and when."""
 
-    __slots__ = ("_feed", "_reader", "_stall_s", "answer", "client", "held", "last_s", "pieces")
+    __slots__ = ("_feed", "_reader", "_resumed_s", "_stall_s", "answer", "client", "held", "last_s", "pieces")
 
     def __init__(self, answer: Answer, reader: Reader | None, client: Client | None, stall_s: float) -> None:
         self.answer = answer
@@ -51,6 +51,7 @@ class Passage:
         """Whether it is the client we wait for."""
         self._reader = reader
         self._feed = reader.feed if reader is not None else None
+        self._resumed_s = self.last_s
         self._stall_s = stall_s
 
     def seen(self, piece: bytes) -> bytes:
@@ -66,7 +67,7 @@ class Passage:
     def resume(self) -> None:
         """Go on: the client has taken what there was."""
         self.held = False
-        self.last_s = time.perf_counter()
+        self._resumed_s = time.perf_counter()
         self.answer.resume()
 
     async def flow(self, client: Client) -> None:
@@ -97,7 +98,7 @@ class Passage:
 
             def look() -> None:  # one timer for the whole answer, not one for each piece
                 nonlocal timer
-                idle_s = 0 if self.held else time.perf_counter() - self.last_s
+                idle_s = 0 if self.held else time.perf_counter() - max(self.last_s, self._resumed_s)
                 if idle_s >= self._stall_s:
                     deadline.reschedule(loop.time())
                 else:

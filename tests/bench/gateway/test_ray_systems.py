@@ -30,7 +30,7 @@ def test_a_process_is_in_the_path_or_the_model_or_around_it(name: str, part: str
 
 
 def test_replicas_of_another_application_are_not_in_the_path() -> None:
-    assert part_of("ray::ServeReplica:handle:Front", "llm") == "around"
+    assert part_of("ray::ServeReplica:handle:Front", "llm") == "elsewhere"
     assert part_of("ray::ServeReplica:llm:OpenAiIngress", "llm") == "path"
 
 

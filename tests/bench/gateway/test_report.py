@@ -20,7 +20,7 @@ def document() -> dict[str, Any]:
         "real": tables(REAL, {"bare": "bare vllm serve", "ours": "this gateway on Ray"}),
         "memory_mb": {"real:bare": {"title": "SmolLM2: bare", "path": 0, "model": 1500}},
         "failures": {},
-        "rounds": 2,
+        "rounds": 5,
         "machine": {"cpu": "a CPU", "cores": 2, "memory_gb": 24, "kernel": "6", "load_before": 0.1},
         "versions": {"ray": "2.60.0"},
         "command": "python -m bench.gateway",
@@ -33,7 +33,7 @@ def test_the_report_has_every_goal_with_its_value(document: dict[str, Any]) -> N
     text = report.markdown(document)
     assert "| CPU per streamed token ÷ vllm-router's (`cpu_per_token_vs_router`) | ≤ 2.5 | 2 | - |" in text
     assert "| Tokens/s of SmolLM2 ÷ bare vllm serve, 8 streams (`throughput_ratio_c8`) | ≥ 0.97 | 0.99 | 0.98 |" in text
-    assert "`python -m bench.gateway`, 2026-11-24, 2 rounds, a CPU, 2 cores, 24 GB, load 0.1 before the run" in text
+    assert "`python -m bench.gateway`, 2026-11-24, 5 rounds, a CPU, 2 cores, 24 GB, load 0.1 before the run" in text
     assert "| this gateway | 42.0 (67%) |" in text
     assert "missed" not in text
 
@@ -41,6 +41,14 @@ def test_the_report_has_every_goal_with_its_value(document: dict[str, Any]) -> N
 def test_a_missed_goal_is_marked(document: dict[str, Any]) -> None:
     text = report.markdown(document | {"unary_vs_router": 0.1})
     assert "| Unary requests/s ÷ vllm-router's (`unary_vs_router`) | ≥ 0.5 | **0.1** (missed) | - |" in text
+
+
+def test_figures_of_a_busy_machine_or_of_few_rounds_are_marked(document: dict[str, Any]) -> None:
+    assert "For their shape only" not in report.markdown(document)
+    hasty = document | {"rounds": 1, "machine": document["machine"] | {"load_before": 5.6}}
+    caution = "**For their shape only: the machine of this run was busy (load 5.6) and it had 1 of 5 rounds.**"
+    assert caution in report.markdown(hasty)
+    assert caution in report.choosing(hasty)
 
 
 def test_a_system_that_was_left_out_is_named_first(document: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from uvicorn.protocols.http import auto
 
 from serve_apps.common.secrets import ApiKeys, InternalCredential, UpstreamKeys, new_api_key
 from serve_apps.gateway.auth import Authenticator
@@ -18,6 +19,14 @@ from tests.serve_apps.gateway.redis import RedisServer, redis_server  # noqa: F4
 from tests.serve_apps.gateway.servers import PATIENCE_S, Behaviour, Upstream, serving
 
 INTERNAL_TOKEN = "internal-token"
+
+
+@pytest.fixture(autouse=True)
+def _stock_server() -> Iterator[None]:
+    """What ``compat.own_server`` puts in place is taken back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
+        yield
 
 
 @pytest.fixture
