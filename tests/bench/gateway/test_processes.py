@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 
 from bench.gateway.processes import Account, cpu_ns, memory_mb, spent_s
 
@@ -14,8 +15,10 @@ def test_what_was_spent_is_counted_by_thread() -> None:
 
 def test_work_is_seen_in_the_group_that_does_it() -> None:
     account = Account({"working": [os.getpid()], "absent": []})
-    sum(range(200_000))
     spent = account.spent()
+    until_s = time.process_time() + 5  # the scheduler keeps its account in ticks of some milliseconds
+    while not spent["working"] and time.process_time() < until_s:
+        spent = account.spent()
     assert spent["working"] > 0
     assert spent["absent"] == 0
 
