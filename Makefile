@@ -10,7 +10,8 @@ MODEL_TESTS := tests/demo
 E2E_TESTS := tests/e2e
 UNIT_TESTS := $(filter-out $(CHART_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) $(E2E_TESTS) tests/__pycache__,\
     $(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
-# What needs no engine shares the cores, file by file, so that a file's fixtures are made once.
+# Renders share the cores, file by file, so that a file's fixtures are made once. Other tests have real servers and
+# deadlines, and are worth more undisturbed.
 ON_ALL_CORES := --numprocesses auto --dist loadfile
 # Arguments for pytest, for example: make test-unit ARGS="-k gateway -x"
 ARGS ?=
@@ -41,14 +42,14 @@ images: environment ## Build the images with docker, podman or buildah (NAMES="r
 ##@ Test
 
 test: lint redis-server ## Everything: lint, then unit, chart, serve and model tests (ARGS="…" for pytest)
-	@$(RUN) -m pytest $(ON_ALL_CORES) $(UNIT_TESTS) $(CHART_TESTS) $(ARGS)
-	@$(RUN) -m pytest $(SERVE_TESTS) $(MODEL_TESTS) $(ARGS)
+	@$(RUN) -m pytest $(ON_ALL_CORES) $(CHART_TESTS) $(ARGS)
+	@$(RUN) -m pytest $(UNIT_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) $(ARGS)
 
 test-unit: environment redis-server ## Decisions, schemas, errors; milliseconds each
-	@$(RUN) -m pytest $(ON_ALL_CORES) $(UNIT_TESTS) $(ARGS)
+	@$(RUN) -m pytest $(UNIT_TESTS) $(ARGS)
 
 test-chart: environment ## Renders against goldens, schemas and a real API server
-	@$(RUN) -m pytest $(CHART_TESTS) $(ARGS)
+	@$(RUN) -m pytest $(ON_ALL_CORES) $(CHART_TESTS) $(ARGS)
 
 test-serve: environment ## The rendered config on real Ray and HAProxy, with a fake engine
 	@$(RUN) -m pytest $(SERVE_TESTS) $(ARGS)

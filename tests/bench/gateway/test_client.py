@@ -116,7 +116,8 @@ def test_requests_at_a_rate_come_from_all_connections_in_turn() -> None:
     outcome = asyncio.run(
         against_mock(lambda port: Load(port, {}, body(), connections=4, seconds=0.2, interval_s=0.02))
     )
-    assert (len(outcome.first_ms), outcome.failed) == (10, 0)
+    assert outcome.failed == 0
+    assert 5 <= len(outcome.first_ms) <= 12  # about one in 20 ms for 200 ms, on a machine that does other things, too
 
 
 def test_a_prompt_of_any_length_is_read_to_its_end() -> None:

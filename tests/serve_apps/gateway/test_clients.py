@@ -1,6 +1,7 @@
 """The clients people use, unmodified, against a real gateway in front of an upstream that answers as vLLM does."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from pydantic import BaseModel, SecretStr
 
 from tests.serve_apps.gateway.conftest import GatewayServer
 from tests.serve_apps.gateway.fake_vllm import TOO_LONG, WORDS, vllm
-from tests.serve_apps.gateway.servers import Answer, Behaviour, Upstream
+from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream
 
 TEXT = "".join(WORDS)
 ASK: Any = [{"role": "user", "content": "What is the capital of France?"}]
@@ -41,8 +42,10 @@ class Service:
         return body
 
     def tokens(self) -> dict[str, float]:
-        """The tokens that were metered for the last request."""
-        usage = self.gateway.client.get("/v1/usage").json()["total"]
+        """The tokens that were metered so far, once the last request was: that comes after its answer."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (usage := self.gateway.client.get("/v1/usage").json()["total"])["requests"] < len(self.upstream.received):
+            assert time.monotonic() < deadline, usage
         return {kind: usage[f"{kind}_tokens"] for kind in ("prompt", "completion")}
 
 
