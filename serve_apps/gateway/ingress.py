@@ -1,10 +1,9 @@
 """The gateway as an ASGI app: identify, decide, relay. No framework stands on the data path."""
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +39,9 @@ logger = logging.getLogger(__name__)
 MAX_CONCURRENT_UPLOADS = 8
 #: Copies for shadows that one replica has under way at a time.
 MAX_SHADOWS = 64
+
+#: How long a background part that has failed rests, in seconds.
+RESTART_S = 1
 
 #: Control paths that anybody may ask.
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
@@ -171,7 +173,7 @@ class Ingress:
         await receive()
         self._replicas.open()
         self._background = [
-            asyncio.ensure_future(_for_ever(part.run())) for part in (self._limits, self._meter, self._canary)
+            asyncio.ensure_future(_for_ever(part.run)) for part in (self._limits, self._meter, self._canary)
         ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -229,13 +231,15 @@ class Ingress:
             await self._answer_here(call)
             return
         # Our own pipelines never wait for a slot: what they ask for belongs to a request that was admitted already.
-        with self._requests.take(beyond_limit=caller.internal), self._memory.hold() as held:
+        try:
+            with self._requests.take(beyond_limit=caller.internal), self._memory.hold() as held:
+                self._telemetry.show(metrics.GATEWAY_IN_FLIGHT, self._requests.taken)
+                if kind == "model":
+                    await self._to_model(call, caller, held)
+                else:
+                    await self._to_pipeline(call, caller, held)
+        finally:
             self._telemetry.show(metrics.GATEWAY_IN_FLIGHT, self._requests.taken)
-            if kind == "model":
-                await self._to_model(call, caller, held)
-            else:
-                await self._to_pipeline(call, caller, held)
-        self._telemetry.show(metrics.GATEWAY_IN_FLIGHT, self._requests.taken)
 
     async def _answer_here(self, call: _Call) -> None:
         async def noting(message: Message) -> None:
@@ -255,14 +259,10 @@ class Ingress:
         plan = routed.releases.plan(exchange.path, wish, caller.tenant, self._canary.off)
         exchange.model = plan.named
         rules = tenants.rules(routed.table, caller.tenant)
-        if not caller.internal:
-            tenants.check(rules, plan.named, wish)
         # What a pipeline asks for is metered where it asks; its own answers would count the same tokens again.
         piped = plan.candidates[0].upstream.task == "pipeline"
-        counted = rules.without_requests() if caller.internal else rules
         estimate = 0 if piped else self._limits.estimate(plan.named, rules, wish)
-        grant = await self._limits.take(caller.tenant, counted, estimate)
-        call.echo.extend(grant.headers)
+        grant = await self._grant(call, caller, rules, plan.named, wish, estimate)
         try:
             await self._ask(call, wish, plan, rules)
         except ServingError as error:
@@ -276,6 +276,18 @@ class Ingress:
             self._canary.observe(plan, exchange)
             if not piped:
                 self._meter.record(exchange, routed.table)
+
+    async def _grant(
+        self, call: _Call, caller: Caller, rules: Tenant, named: str, wish: Wish | None = None, tokens: int = 0
+    ) -> Grant:
+        """Let the request in by the tenant's rules. What our own applications ask for a tenant costs it tokens only."""
+        if caller.internal:
+            rules = rules.without_requests()
+        else:
+            tenants.check(rules, named, wish)
+        grant = await self._limits.take(caller.tenant, rules, tokens)
+        call.echo.extend(grant.headers)
+        return grant
 
     def _settle(self, grant: Grant, wish: Wish, exchange: Exchange, *, metered: bool) -> None:
         """Charge the tenant for what was used, in place of the estimate."""
@@ -293,8 +305,8 @@ class Ingress:
     async def _ask(self, call: _Call, wish: Wish, plan: Plan, rules: Tenant) -> None:
         """Ask the candidates in turn, until one begins to answer."""
         exchange = call.exchange
-        if plan.shadow is not None:
-            self._shadows.send(plan.shadow.version, self._outbound(call, wish, plan.shadow, rules))
+        if (shadow := plan.shadow) is not None:
+            self._shadows.send(shadow.version, lambda: self._outbound(call, wish, shadow, rules))
         for number, candidate in enumerate(plan.candidates):
             others = plan.candidates[number + 1 :]
             exchange.version = candidate.version
@@ -346,10 +358,7 @@ class Ingress:
         query = call.scope["query_string"].decode("latin-1")
         route = routing.pipeline_route(table, exchange.path, query)
         exchange.model = exchange.version = route.model
-        rules = tenants.rules(table, caller.tenant)
-        tenants.check(rules, route.model, None)
-        grant = await self._limits.take(caller.tenant, rules, 0)
-        call.echo.extend(grant.headers)
+        grant = await self._grant(call, caller, tenants.rules(table, caller.tenant), route.model)
         try:
             if routing.is_upload(exchange.method, exchange.path):
                 with self._uploads.take():
@@ -487,10 +496,11 @@ async def _refuse(call: _Call, error: ServingError) -> None:
     await call.send({"type": "http.response.body", "body": body})
 
 
-async def _for_ever(part: Coroutine[Any, Any, None]) -> None:
-    """Run a part of the gateway that has no end of its own; its failure is told, and costs nothing else."""
-    with contextlib.suppress(asyncio.CancelledError):
+async def _for_ever(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Keep a part of the gateway running; its failure is told, and costs nothing else."""
+    while True:
         try:
-            await part
+            await run()
         except Exception:
-            logger.exception("a part of the gateway has ended")
+            logger.exception("a part of the gateway has failed and is started again")
+        await asyncio.sleep(RESTART_S)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from serve_apps.common.errors import ServingError
 from serve_apps.gateway.relay import Outbound, Relay
 
 logger = logging.getLogger(__name__)
@@ -29,10 +30,19 @@ class Shadows:
         self._count = count
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def send(self, version: str, outbound: Outbound) -> None:
-        """Send a copy and forget it; if too many are under way, it is dropped and counted."""
+    def send(self, version: str, made: Callable[[], Outbound]) -> None:
+        """Send a copy and forget it; if too many are under way, it is not even made, and counted as dropped.
+
+        A copy that cannot be made is the shadow's misfortune, and nothing to the request it would be a copy of.
+        """
         if len(self._under_way) >= self._limit:
             self._count(version, "dropped")
+            return
+        try:
+            outbound = made()
+        except ServingError as error:
+            logger.warning("a shadow gets no copy", extra={"version": version, "problem": error.message})
+            self._count(version, "none")
             return
         marked = replace(outbound, headers={**outbound.headers, SHADOW_HEADER: "true"})
         copy = asyncio.get_running_loop().create_task(self._discard(version, marked))

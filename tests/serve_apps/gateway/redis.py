@@ -1,13 +1,15 @@
 """A real Redis on a loopback port, which a test can kill, hang and start again."""
 
+import asyncio
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -93,3 +95,23 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.kill()
+
+
+def with_stores(redis_server: RedisServer, count: int, story: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    """Play ``story(store, …)`` with so many clients of one Redis."""
+
+    async def play() -> None:
+        stores = [redis_server.store() for _ in range(count)]
+        try:
+            await story(*stores)
+        finally:
+            await asyncio.gather(*(store.close() for store in stores))
+
+    asyncio.run(play())
+
+
+async def until_back(store: Store) -> None:
+    """Wait until the store has found its Redis again."""
+    async with asyncio.timeout(PATIENCE_S):
+        while store.down:
+            await asyncio.sleep(0.01)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from serve_apps.common.middleware import Message
-from serve_apps.gateway.ingress import MAX_CONCURRENT_UPLOADS
+from serve_apps.gateway.ingress import MAX_CONCURRENT_UPLOADS, _for_ever
 from tests.serve_apps.gateway.conftest import INTERNAL_TOKEN, GatewayServer, chat_at
 from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream
 
@@ -495,3 +495,45 @@ def test_helm_test_sees_every_model_whatever_other_tenants_may_use(gateway: Star
     assert running.client.get("/v1/models").json()["data"] == []
     seen = running.client.get("/v1/models", headers=INTERNAL).json()["data"]
     assert [card["id"] for card in seen] == ["chat"]
+
+
+def test_a_shadow_without_its_key_harms_no_request(upstream: StartUpstream, gateway: StartGateway) -> None:
+    _, url = upstream(ok)
+    routes = {"chat": {"versions": [{"model": "chat"}], "shadow": {"model": "big"}}}
+    running = gateway({**chat_at(url), **external_at(url)}, {"routes": routes})
+    assert running.chat().status_code == 200
+    assert running.metrics.next_tags("llm_gateway_shadow_requests") == {"version": "big", "status": "none"}
+
+
+@pytest.mark.parametrize(("headers", "status"), [(INTERNAL, 200), ({}, 403)], ids=["internal", "client"])
+def test_helm_test_reaches_a_pipeline_whatever_other_tenants_may_use(
+    upstream: StartUpstream, gateway: StartGateway, headers: dict[str, str], status: int
+) -> None:
+    _, url = upstream(ok)
+    running = gateway(docs_at(url), {"otherTenants": {"models": []}})
+    assert running.client.get("/v1/rag/docs/documents", headers=headers).status_code == status
+
+
+def test_a_background_part_that_fails_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_apps.gateway.ingress.RESTART_S", 0)
+    runs = 0
+
+    async def story() -> None:
+        again = asyncio.Event()
+
+        async def run() -> None:
+            nonlocal runs
+            runs += 1
+            if runs == 1:
+                raise ValueError("once")
+            again.set()
+            await asyncio.Event().wait()
+
+        part = asyncio.ensure_future(_for_ever(run))
+        await asyncio.wait_for(again.wait(), PATIENCE_S)
+        part.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await part
+
+    asyncio.run(story())
+    assert runs == 2

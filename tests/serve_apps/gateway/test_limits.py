@@ -1,8 +1,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 
@@ -15,7 +15,7 @@ from serve_apps.gateway.request import Wish
 from serve_apps.gateway.store import KEY_PREFIX, Store, tenant_key
 from serve_apps.gateway.usage import Tokens
 from tests.serve_apps.clock import Clock
-from tests.serve_apps.gateway.redis import RedisServer
+from tests.serve_apps.gateway.redis import RedisServer, until_back, with_stores
 from tests.serve_apps.gateway.servers import PATIENCE_S
 
 NOON = 1_764_072_000.0
@@ -49,25 +49,6 @@ def refused(of: Limits, rules: Tenant, tokens: int = 0) -> LimitReached:
     with pytest.raises(LimitReached) as caught:
         asyncio.run(of.take("acme", rules, tokens))
     return caught.value
-
-
-def with_stores(redis_server: RedisServer, count: int, story: Callable[..., Coroutine[Any, Any, None]]) -> None:
-    """Play ``story(store, …)`` with so many clients of one Redis."""
-
-    async def play() -> None:
-        stores = [redis_server.store() for _ in range(count)]
-        try:
-            await story(*stores)
-        finally:
-            await asyncio.gather(*(store.close() for store in stores))
-
-    asyncio.run(play())
-
-
-async def until_back(store: Store) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while store.down:
-            await asyncio.sleep(0.01)
 
 
 async def settled(of: Limits) -> None:

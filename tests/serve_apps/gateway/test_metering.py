@@ -1,7 +1,6 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from serve_apps.gateway.metering import KEPT_S, Meter, ModelUsage, cost, month, 
 from serve_apps.gateway.store import KEY_PREFIX, Store
 from tests.serve_apps.clock import Clock
 from tests.serve_apps.gateway.recorded_metrics import RecordedMetrics
-from tests.serve_apps.gateway.redis import RedisServer
+from tests.serve_apps.gateway.redis import RedisServer, until_back, with_stores
 from tests.serve_apps.gateway.servers import PATIENCE_S
 
 NOON = 1_764_072_000.0
@@ -47,25 +46,6 @@ def exchange(tenant: str = "acme", prompt: int = 100_000, completion: int = 50_0
         completion_tokens=completion,
         **fields,
     )
-
-
-def with_stores(redis_server: RedisServer, count: int, story: Callable[..., Coroutine[Any, Any, None]]) -> None:
-    """Play ``story(store, …)`` with so many clients of one Redis."""
-
-    async def play() -> None:
-        stores = [redis_server.store() for _ in range(count)]
-        try:
-            await story(*stores)
-        finally:
-            await asyncio.gather(*(store.close() for store in stores))
-
-    asyncio.run(play())
-
-
-async def until_back(store: Store) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while store.down:
-            await asyncio.sleep(0.01)
 
 
 def test_tokens_cost_what_their_price_says() -> None:

@@ -3,6 +3,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from serve_apps.common.errors import Unavailable
 from serve_apps.gateway.relay import Outbound, Relay
 from serve_apps.gateway.shadow import Shadows
 from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream
@@ -54,7 +55,7 @@ def test_a_copy_is_sent_marked_and_its_status_counted(upstream: Starts) -> None:
 
     async def play(shadows: Shadows, counted: Counted) -> None:
         original = copy_for(url, b'{"model": "chat"}')
-        shadows.send("next", original)
+        shadows.send("next", lambda: original)
         await counted.until(1)
         assert original.headers == {"x-llm-tenant": "acme"}
 
@@ -71,7 +72,7 @@ def test_a_failing_shadow_is_counted_and_harms_nobody(upstream: Starts) -> None:
     _, url = upstream(fails)
 
     async def play(shadows: Shadows, counted: Counted) -> None:
-        shadows.send("next", copy_for(url))
+        shadows.send("next", lambda: copy_for(url))
         await counted.until(1)
 
     assert story(play).statuses == [("next", "500")]
@@ -79,7 +80,7 @@ def test_a_failing_shadow_is_counted_and_harms_nobody(upstream: Starts) -> None:
 
 def test_a_shadow_that_is_not_there_is_counted() -> None:
     async def play(shadows: Shadows, counted: Counted) -> None:
-        shadows.send("next", copy_for("http://127.0.0.1:9"))
+        shadows.send("next", lambda: copy_for("http://127.0.0.1:9"))
         await counted.until(1)
 
     assert story(play).statuses == [("next", "none")]
@@ -94,12 +95,12 @@ def test_the_caller_never_waits_and_copies_beyond_the_limit_are_dropped_and_coun
 
     async def play(shadows: Shadows, counted: Counted) -> None:
         for _ in range(5):
-            shadows.send("next", copy_for(url))  # not a coroutine: there is nothing to wait for
+            shadows.send("next", lambda: copy_for(url))  # not a coroutine: there is nothing to wait for
         assert counted.statuses == [("next", "dropped")] * 3
         server.release.set()
         await counted.until(5)
         # There is room again.
-        shadows.send("next", copy_for(url))
+        shadows.send("next", lambda: copy_for(url))
         await counted.until(6)
 
     assert story(play).statuses == [("next", "dropped")] * 3 + [("next", "200")] * 3
@@ -120,7 +121,7 @@ def test_an_answer_is_read_to_its_end(upstream: Starts) -> None:
     _, url = upstream(streams)
 
     async def play(shadows: Shadows, counted: Counted) -> None:
-        shadows.send("next", copy_for(url))
+        shadows.send("next", lambda: copy_for(url))
         await counted.until(1)
 
     assert story(play).statuses == [("next", "200")]
@@ -136,8 +137,23 @@ def test_what_is_under_way_is_given_up_at_the_end(upstream: Starts) -> None:
     server, url = upstream(waits)
 
     async def play(shadows: Shadows, _: Counted) -> None:
-        shadows.send("next", copy_for(url))
+        shadows.send("next", lambda: copy_for(url))
         await asyncio.to_thread(server.asked.wait, PATIENCE_S)
 
     assert story(play).statuses == []
     assert server.aborted.wait(PATIENCE_S)
+
+
+def test_a_copy_that_cannot_be_made_is_counted_and_harms_nobody() -> None:
+    counted: list[tuple[str, str]] = []
+
+    def no_key() -> Outbound:
+        raise Unavailable("there is no key for it")
+
+    async def story() -> None:
+        shadows = Shadows(Relay(first_byte_timeout_s=1, stall_timeout_s=1), 1, lambda *what: counted.append(what))
+        shadows.send("next", no_key)
+        await shadows.close()
+
+    asyncio.run(story())
+    assert counted == [("next", "none")]
