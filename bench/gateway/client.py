@@ -114,7 +114,7 @@ def request_of(load: Load) -> bytes:
     """The bytes of a request."""
     body = load.body.encode()
     headers = {
-        "host": f"127.0.0.1:{load.port}",
+        "host": f"{load.host}:{load.port}",
         "content-type": "application/json",
         "content-length": str(len(body)),
         **load.headers,
@@ -128,15 +128,15 @@ async def run(load: Load) -> Outcome:
     outcome = Outcome()
     request = request_of(load)
     # Connections are made before the clock starts: what is compared is requests.
-    connections = [await _connect(load.port) for _ in range(load.connections)]
+    connections = [await _connect(load) for _ in range(load.connections)]
     begin = time.perf_counter()
     await asyncio.gather(*(_send(load, request, begin, index, one, outcome) for index, one in enumerate(connections)))
     outcome.seconds = time.perf_counter() - begin
     return outcome
 
 
-async def _connect(port: int) -> Connection:
-    _, connection = await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port)
+async def _connect(load: Load) -> Connection:
+    _, connection = await asyncio.get_running_loop().create_connection(Connection, load.host, load.port)
     return connection
 
 
@@ -163,7 +163,7 @@ async def _send(load: Load, request: bytes, begin: float, index: int, connection
                 outcome.problem = outcome.problem or str(error) or type(error).__name__
                 connection.close()
                 await asyncio.sleep(0.01)
-                connection = await _connect(load.port)
+                connection = await _connect(load)
                 continue
             ended = time.perf_counter()
             outcome.first_ms.append((connection.first_s - started) * 1000)

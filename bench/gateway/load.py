@@ -12,6 +12,7 @@ class Load:
     body: str
     connections: int = 1
     path: str = "/v1/chat/completions"
+    host: str = "127.0.0.1"
     requests: int = 0
     """How many requests each connection sends; 0: as many as fit in ``seconds``."""
     seconds: float = 0

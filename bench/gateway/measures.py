@@ -76,7 +76,8 @@ def client() -> Iterator[Client]:
 
 def load_of(system: System, body: str, **options: Any) -> Load:
     """A load for ``system``."""
-    return Load(system.port, system.headers, body, path=f"{system.prefix}/v1/chat/completions", **options)
+    path = f"{system.prefix}/v1/chat/completions"
+    return Load(system.port, system.headers, body, path=path, host=system.host, **options)
 
 
 def sound(system: System, outcome: Outcome) -> Outcome:

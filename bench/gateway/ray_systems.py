@@ -2,6 +2,7 @@
 
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
 
-from bench.gateway.systems import Backend, Groups, System, redis, tree
+from bench.gateway.systems import Backend, CannotStart, Groups, System, redis, tree
 from serve_apps.common.secrets import new_api_key
 from tools.demo.cluster import LocalCluster
 from tools.demo.rendered import REPOSITORY, RenderedService, helm_template, ray_service
@@ -123,7 +125,28 @@ FEATURES: dict[str, Any] = {
 def rendered(port: int) -> RenderedService:
     """What the chart deploys, rendered for this machine."""
     files = [REPOSITORY / "values" / "rag.yaml", REPOSITORY / "values" / "environments" / "local.yaml"]
-    return ray_service(helm_template(helm(), files, [f"gateway.port={port}"]))
+    return ray_service(helm_template(helm(), files, [f"gateway.port={port}", "gateway.host=0.0.0.0"]))
+
+
+def node_address() -> str:
+    """Where a client outside this machine would ask; there the gateway takes connections past HAProxy."""
+    return str(ray.util.get_node_ip_address())
+
+
+def wait_for_bypass(port: int) -> None:
+    """Wait until the gateway listens at the node's address.
+
+    Raises:
+        CannotStart: it does not.
+    """
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while not any(
+        one.status == psutil.CONN_LISTEN and one.laddr == (node_address(), port)
+        for one in psutil.net_connections("tcp4")
+    ):
+        if time.monotonic() > deadline:
+            raise CannotStart("the gateway does not listen at the node's address")
+        time.sleep(0.1)
 
 
 def gateway_application(
@@ -182,6 +205,7 @@ def ours(behind: Backend, *, features: bool = False) -> Iterator[list[System]]:
         with LocalCluster(environment, service.labels) as cluster:
             cluster.deploy(config)
             cluster.wait(["gateway", "mock"], READY_TIMEOUT_S)
+            wait_for_bypass(port)
             headers = {"authorization": f"Bearer {key}"} if features else {}
             title = "this gateway" + (", auth + limits + metering" if features else "")
 
@@ -191,9 +215,12 @@ def ours(behind: Backend, *, features: bool = False) -> Iterator[list[System]]:
             def outside() -> Groups:
                 return {**processes(cluster, "gateway"), "model": [behind.pid]}
 
-            systems = [System(name, title, port, parts, headers=headers)]
+            at = node_address()
+            systems = [System(name, title, port, parts, headers=headers, host=at)]
             if not features:
-                systems.append(System("standalone", "this gateway, model outside Ray", port, outside, model="plain"))
+                outer = "this gateway, model outside Ray"
+                systems.append(System("standalone", outer, port, outside, model="plain", host=at))
+                systems.append(System("proxied", "this gateway, through Ray Serve's HAProxy", port, parts))
             yield systems
 
 

@@ -9,7 +9,15 @@ from typing import Any
 
 from bench.gateway.figures import percentile
 from bench.gateway.measures import Client, load_of, sound
-from bench.gateway.ray_systems import gateway_application, node_environment, processes, rendered, secrets_of
+from bench.gateway.ray_systems import (
+    gateway_application,
+    node_address,
+    node_environment,
+    processes,
+    rendered,
+    secrets_of,
+    wait_for_bypass,
+)
 from bench.gateway.systems import CannotStart, Groups, System, answers, listens, program, tree
 from tools.demo.cluster import LocalCluster
 from tools.demo.models import CLAIM, models_root
@@ -76,8 +84,10 @@ class OnRay:
         self._cluster.deploy({**self._config, "applications": [gateway, chat]})
         self._cluster.wait(["gateway", "chat"], READY_TIMEOUT_S)
         headers = {"authorization": f"Bearer {self._key}"} if redis_url else {}
+        wait_for_bypass(self._port)
         if redis_url:
             self._wait_for_keys()
+        at = node_address()
 
         def parts() -> Groups:
             return processes(self._cluster)
@@ -86,10 +96,14 @@ class OnRay:
             return {**processes(self._cluster, "gateway"), "model": self._plain.processes()["model"]}
 
         if redis_url:
-            return [System("features", "this gateway on Ray, features on", self._port, parts, "chat", headers=headers)]
+            return [
+                System(
+                    "features", "this gateway on Ray, features on", self._port, parts, "chat", headers=headers, host=at
+                )
+            ]
         return [
-            System("ours", "this gateway and the model on Ray", self._port, parts, "chat"),
-            System("standalone", "this gateway before vllm serve", self._port, outside, "plain"),
+            System("ours", "this gateway and the model on Ray", self._port, parts, "chat", host=at),
+            System("standalone", "this gateway before vllm serve", self._port, outside, "plain", host=at),
         ]
 
     def _wait_for_keys(self) -> None:
@@ -99,7 +113,7 @@ class OnRay:
             CannotStart: it does not go.
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while answers(self._port, model="chat"):
+        while answers(self._port, model="chat") or answers(self._port, model="chat", host=node_address()):
             if time.monotonic() > deadline:
                 raise CannotStart("the gateway with features on does not take over from the one without")
             time.sleep(1)

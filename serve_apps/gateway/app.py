@@ -7,6 +7,7 @@ from ray.serve import Application
 from ray.serve import metrics as serve_metrics
 
 from serve_apps.common import logging, secrets
+from serve_apps.common.middleware import ASGIApp
 from serve_apps.gateway import compat
 from serve_apps.gateway.auth import Authenticator
 from serve_apps.gateway.config import GatewayArgs
@@ -36,16 +37,16 @@ class Gateway:
             replicas=Replicas(compat.follow),
             upstream_keys=secrets.UpstreamKeys(),
             redis_password=secrets.root() / "redis" / "password",
-            echoes_request_id=False,  # Serve does
+            beside_proxy=compat.listen_beside_proxy if args.bypass_proxy else None,
         )
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Put a new routing table in force; Serve calls it after the start and on every change."""
         self._ingress.route_by(user_config)
 
-    def __serve_build_asgi_app__(self) -> Ingress:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         """The ASGI app Serve hands requests to."""
-        return self._ingress
+        return self._ingress.behind_serve()
 
 
 def build_app(args: GatewayArgs) -> Application:

@@ -60,6 +60,9 @@ class GatewayArgs(Config):
     """How long a stream may stay silent after it began, in seconds."""
     write_timeout_s: float = Field(60, gt=0)
     """How long a client may leave an answer unread, in seconds; then its connection is closed."""
+    bypass_proxy: bool = True
+    """Whether clients that connect to the pod's own address reach the gateway itself; off, or where no gateway stands,
+    it is Serve's HAProxy that takes them, which costs a second pass over every token."""
     max_prefix_entries: int = Field(100_000, ge=0)
     """How many prompt prefixes a replica remembers, to send a prompt where its beginning is cached; 0 turns it off."""
 

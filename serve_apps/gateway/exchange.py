@@ -85,7 +85,7 @@ class Exchange:
 
 
 class Telemetry:
-    """Metrics and one log line for every exchange, and the numbers the gateway's parts report."""
+    """Metrics for every exchange, a log line for those that failed, and the numbers the gateway's parts report."""
 
     def __init__(self, serve_metrics: ModuleType) -> None:
         """``serve_metrics`` is ``ray.serve.metrics``: in a replica nothing else is scraped."""
@@ -118,5 +118,5 @@ class Telemetry:
             self.observe(metrics.GATEWAY_TTFB, exchange.first_byte_s, **named)
         if (between_s := exchange.inter_token_s) is not None:
             self.observe(metrics.GATEWAY_ITL, between_s, **named)
-        if not exchange.audited:
-            logger.info("request finished", extra=exchange.told())
+        if not exchange.audited and (exchange.broken or exchange.status >= 400):
+            logger.info("request failed", extra=exchange.told())

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from serve_apps.common import metrics, secrets
 from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.logging import request_id as logged_request_id
-from serve_apps.common.middleware import Message, Receive, Scope, Send
+from serve_apps.common.middleware import ASGIApp, Message, Receive, Scope, Send
 from serve_apps.common.protocol import ABSENT_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
 from serve_apps.gateway import client, compat, refusals, request, routing, tenants, usage
 from serve_apps.gateway.admission import HELD_BYTES, RETRY_AFTER_S, Held, Memory, Queues, Slots
@@ -93,7 +93,7 @@ class Ingress:
         replicas: Replicas | None = None,
         upstream_keys: secrets.UpstreamKeys | None = None,
         redis_password: Path | None = None,
-        echoes_request_id: bool = True,
+        beside_proxy: Callable[[ASGIApp], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         """Everything is closed and empty until the lifespan's startup and the first routing table.
 
@@ -105,14 +105,14 @@ class Ingress:
             replicas: knows the replicas of Ray models; without it they are reached through Serve's proxy.
             upstream_keys: what we show external upstreams.
             redis_password: the file with the password of ``args.redis``.
-            echoes_request_id: False where the server around us already returns the id it was given.
+            beside_proxy: brings in requests past the proxy of the server around us, for as long as it runs.
         """
         self._routed: _Routed | None = None
         self._args = args
         self._authenticator = authenticator
         self._credential = credential
         self._upstream_keys = upstream_keys
-        self._echoes_request_id = echoes_request_id
+        self._beside_proxy = beside_proxy
         self._telemetry = telemetry = Telemetry(serve_metrics)
         self._store = Store(args.redis, redis_password, on_down=self._show_store) if args.redis else None
         self._relay = Relay(
@@ -161,13 +161,21 @@ class Ingress:
         self._limits.replicas = accepted.replicas
         self._routed = _Routed(accepted, releases)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, *, behind_serve: bool = False) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._http(scope, receive, send, behind_serve)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": "The gateway speaks HTTP only."})
+
+    def behind_serve(self) -> ASGIApp:
+        """The same for Serve to call, which returns the request id it was given by itself."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await self(scope, receive, send, behind_serve=True)
+
+        return app
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -175,6 +183,8 @@ class Ingress:
         self._background = [
             asyncio.ensure_future(_for_ever(part.run)) for part in (self._limits, self._meter, self._canary)
         ]
+        if self._beside_proxy is not None:
+            self._background.append(asyncio.ensure_future(self._beside_proxy(self)))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for task in self._background:
@@ -188,11 +198,12 @@ class Ingress:
             await self._store.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: Scope, receive: Receive, send: Send, behind_serve: bool) -> None:
         request_id = request.request_id_of(scope["headers"])
         logged_request_id.set(request_id)
         exchange = Exchange(request_id, scope["method"], scope["path"])
-        echo = self._echo(scope["headers"], request_id)
+        returned = behind_serve and find(scope["headers"], _REQUEST_ID_HEADER) == request_id.encode()
+        echo = [] if returned else [(_REQUEST_ID_HEADER, request_id.encode())]
         call = _Call(scope, client.Intake(receive), send, exchange, scope["headers"], echo)
         try:
             await self._answer(call)
@@ -471,10 +482,6 @@ class Ingress:
 
     def _show_version(self, route: str, version: str, rule: str, off: bool) -> None:
         self._telemetry.show(metrics.GATEWAY_VERSION_OFF, off, model=route, version=version, rule=rule)
-
-    def _echo(self, headers: RawHeaders, request_id: str) -> RawHeaders:
-        already = not self._echoes_request_id and find(headers, _REQUEST_ID_HEADER) == request_id.encode()
-        return [] if already else [(_REQUEST_ID_HEADER, request_id.encode())]
 
 
 def _reader(wish: Wish, candidate: Candidate) -> usage.Reader | None:

@@ -61,6 +61,8 @@ _TYPES: dict[type, str] = {
 
 #: An id that may go into log lines and headers as it is.
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+#: A session that Ray Serve can read: it fails over any other.
+_SANE_SESSION = re.compile(rb"[!-~]{1,256}")
 
 #: Hop-by-hop (RFC 9110 §7.6.1), set anew by the HTTP client, or meant for the gateway alone. Ray Serve obeys the
 #: timeout, disconnect and multiplexing headers from anybody, so clients must not reach it with them.
@@ -86,6 +88,7 @@ _NOT_FORWARDED = frozenset(
         b"serve-multiplexed-model-id",
         DISCONNECT_HEADER.encode(),
         REQUEST_ID_HEADER.encode(),
+        SESSION_HEADER.encode(),
     }
 )
 _OWN_PREFIX = b"x-llm-"
@@ -195,7 +198,7 @@ def read(path: str, headers: RawHeaders, body: bytes) -> Wish:
     Raises:
         InvalidRequest: the body is not what the path takes, or what we hold clients to has the wrong type.
     """
-    session = _text(find(headers, SESSION_HEADER.encode()))
+    session = _session_of(headers)
     pin = _text(find(headers, VERSION_HEADER.encode()))
     content_type = _text(find(headers, b"content-type")) or ""
     if path in FORM_PATHS:
@@ -289,6 +292,11 @@ def _text(value: bytes | None) -> str | None:
     return value.decode("latin-1") if value else None
 
 
+def _session_of(headers: RawHeaders) -> str | None:
+    given = find(headers, SESSION_HEADER.encode())
+    return given.decode() if given is not None and _SANE_SESSION.fullmatch(given) else None
+
+
 def request_id_of(headers: RawHeaders) -> str:
     """The caller's own request id if it is sane, else a new one."""
     given = find(headers, REQUEST_ID_HEADER.encode())
@@ -314,6 +322,8 @@ def upstream_headers(
     forwarded[INTERNAL_HEADER] = credential
     forwarded[TENANT_HEADER] = tenant
     forwarded[REQUEST_ID_HEADER] = request_id
+    if session := _session_of(headers):
+        forwarded[SESSION_HEADER] = session
     if aborts_itself:
         forwarded[DISCONNECT_HEADER] = "?1"
     return forwarded

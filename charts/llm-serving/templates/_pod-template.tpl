@@ -67,6 +67,8 @@ Scope: as llm-serving.podTemplate. */ -}}
 - {name: RAY_SERVE_HAPROXY_TCP_NODELAY, value: "1"}
 # One thread carries more than the gateways of a pod can; more of them wake each other for every token.
 - {name: RAY_SERVE_HAPROXY_NBTHREAD, value: "1"}
+# So that a gateway may listen at the pod's own address beside it.
+- {name: SERVE_SOCKET_REUSE_PORT_ENABLED, value: "1"}
 # A reload of HAProxy cuts streams older than this.
 - {name: RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S, value: {{ add .root.Values.maxDrainSeconds 60 | quote }}}
 # THROUGHPUT_OPTIMIZED would keep logs in files only.

@@ -4,17 +4,19 @@ import asyncio
 import inspect
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
 import uvicorn
 from ray.serve._private import http_util
-from ray.serve._private.common import RequestProtocol
+from ray.serve._private.common import RequestMetadata, RequestProtocol
 from ray.serve._private.controller import ServeController
 from ray.serve._private.http_util import parse_disconnect_disabled_header
 from ray.serve._private.long_poll import LongPollHost, LongPollNamespace
+from ray.serve._private.replica import Replica as ServeReplica
+from ray.serve._private.replica import ReplicaMetricsManager
 from ray.serve.schema import Target as ServeTarget
 from ray.serve.schema import TargetGroup
 from uvicorn.protocols.http import auto
@@ -155,13 +157,15 @@ def test_own_server_is_what_uvicorn_chooses_from_then_on(stock: None) -> None:
 
 
 @contextmanager
-def connected(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Iterator[socket.socket]:
-    """A client of ``app`` in a server of our own."""
-    compat.own_server(PATIENCE_S)
-    with (
-        serving(app) as url,
-        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), PATIENCE_S) as client,
-    ):
+def connected(
+    app: Callable[[Scope, Receive, Send], Awaitable[None]], clients: int = 1, **bounds: float
+) -> Iterator[socket.socket]:
+    """A client of ``app`` in a server of our own; of several, the last."""
+    compat.own_server(PATIENCE_S, **bounds)  # type: ignore[arg-type]
+    with serving(app) as url, ExitStack() as connections:
+        for _ in range(clients):
+            client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), PATIENCE_S)
+            connections.enter_context(client)
         yield client
 
 
@@ -301,3 +305,137 @@ def test_a_connection_of_another_event_loop_is_not_shown(stock: None) -> None:
 
 def test_another_servers_request_shows_no_connection() -> None:
     assert compat.connection({"type": "http"}) is None
+
+
+# The bounds of a connection
+
+
+async def empty(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads the body and answers with nothing."""
+    while (await receive()).get("more_body"):
+        pass
+    await begin(send, (b"content-length", b"0"))
+    await send({"type": "http.response.body"})
+
+
+def read_all(client: socket.socket) -> bytes:
+    received = b""
+    while piece := client.recv(65536):
+        received += piece
+    return received
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost:"])
+def test_headers_that_do_not_come_are_not_waited_for(stock: None, sent: bytes) -> None:
+    with connected(empty, header_timeout_s=0.2) as client:
+        client.sendall(sent)
+        received = read_all(client)
+    assert received.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert received.endswith(b"}")
+
+
+def test_empty_lines_keep_no_idle_connection(stock: None) -> None:
+    with connected(empty, header_timeout_s=0.2) as client:
+        client.sendall(request())
+        read_until(client, b"\r\n\r\n")
+        client.sendall(b"\r\n")
+        assert read_all(client).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_request_may_take_longer_than_its_headers(stock: None) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.4)
+        await empty(scope, receive, send)
+
+    with connected(app, header_timeout_s=0.2) as client:
+        client.sendall(request())
+        assert read_until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"GET / HTTP/1.1\r\na: ", b"GET /", CHUNKED + b"1;a=", CHUNKED + b"0\r\na: "])
+def test_what_is_no_body_and_does_not_end_is_refused(stock: None, before: bytes) -> None:
+    with connected(empty) as client:
+        client.sendall(before)
+        with pytest.raises(OSError):  # noqa: PT011
+            for _ in range(100):
+                client.sendall(b"a" * compat.MAX_OVERHEAD_BYTES)
+
+
+def test_large_headers_are_refused_with_their_status(stock: None) -> None:
+    with connected(empty) as client:
+        client.sendall(b"GET / HTTP/1.1\r\na: " + b"a" * compat.MAX_OVERHEAD_BYTES)
+        assert read_all(client).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_may_be_larger_than_headers(stock: None) -> None:
+    chunk = b"%x\r\n%b\r\n" % (65536, b"a" * 65536)
+    with connected(empty) as client:
+        client.sendall(CHUNKED + 8 * chunk + b"0\r\n\r\n" + request())
+        assert read_until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(("clients", "status"), [(2, b"200"), (3, b"503")])
+def test_only_so_many_clients_are_connected(stock: None, clients: int, status: bytes) -> None:
+    with connected(empty, clients, max_connections=2) as client:
+        client.sendall(request())
+        assert client.recv(65536).startswith(b"HTTP/1.1 " + status)
+
+
+# Past Serve's proxy
+
+
+class Replica:
+    """As much of Serve's replica as counting needs."""
+
+    def __init__(self) -> None:
+        self.ongoing = 0
+        self.recorded: list[dict[str, Any]] = []
+        self._metrics_manager = self
+
+    @asynccontextmanager
+    async def _start_request(self, metadata: RequestMetadata) -> AsyncIterator[None]:
+        assert metadata.is_direct_ingress
+        assert not metadata._reserved_slot_token
+        self.ongoing += 1
+        yield
+        self.ongoing -= 1
+
+    def record_request_metrics(self, **recorded: Any) -> None:
+        self.recorded.append(recorded)
+
+    async def _dataplane_health_check(self) -> tuple[bool, str]:
+        return False, "DRAINING"
+
+
+def test_serve_counts_a_request_while_it_runs(stock: None) -> None:
+    replica, seen = Replica(), list[int]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(replica.ongoing)
+        await empty(scope, receive, send)
+
+    with connected(compat.Counted(app, replica)) as client:
+        client.sendall(request())
+        read_until(client, b"\r\n\r\n")
+    assert (seen, replica.ongoing) == ([1], 0)
+    (recorded,) = replica.recorded
+    assert (recorded["is_error"], recorded["exception_type"]) == (False, None)
+
+
+def test_health_is_what_serve_says(stock: None) -> None:
+    with connected(compat.Counted(empty, Replica())) as client:
+        client.sendall(request("/-/healthz"))
+        assert read_until(client, b"DRAINING").startswith(b"HTTP/1.1 503 ")
+
+
+def test_serves_replica_has_what_counting_needs() -> None:
+    assert list(inspect.signature(ServeReplica._start_request).parameters) == ["self", "request_metadata"]
+    recorded = inspect.signature(ReplicaMetricsManager.record_request_metrics).parameters
+    assert set(recorded) == {"self", "route", "latency_ms", "is_error", "exception_type"}
+    assert inspect.iscoroutinefunction(ServeReplica._dataplane_health_check)
+    source = inspect.getsource(ServeReplica)
+    for name in ("_healthy", "_shutting_down", "_http_options", "_direct_ingress_http_server"):
+        assert f"self.{name}" in source

@@ -1,4 +1,5 @@
 import logging
+from typing import Any
 
 import pytest
 
@@ -57,9 +58,23 @@ def test_nothing_is_not_counted(value: float, counted: list[float]) -> None:
     assert recorded.values("llm_gateway_cost") == counted
 
 
-def test_the_log_line_says_who_asked_what(caplog: pytest.LogCaptureFixture) -> None:
-    exchange = Exchange("r1", "POST", "/v1/completions", tenant="acme", model="chat")
-    exchange.began(200)
+def logged(caplog: pytest.LogCaptureFixture, status: int, **noted: bool) -> list[dict[str, Any]]:
+    """The log lines of a request of acme's that ended with ``status``."""
+    exchange = Exchange("r1", "POST", "/v1/completions", tenant="acme", model="chat", **noted)
+    exchange.began(status)
     with caplog.at_level(logging.INFO, logger="serve_apps.gateway"):
         RecordedMetrics().telemetry().finished(exchange)
-    assert {"tenant": "acme", "model": "chat", "status": 200}.items() <= vars(caplog.records[0]).items()
+    return [vars(record) for record in caplog.records]
+
+
+@pytest.mark.parametrize(("status", "broken"), [(500, False), (429, False), (200, True)])
+def test_the_log_says_who_asked_what_without_success(
+    caplog: pytest.LogCaptureFixture, status: int, broken: bool
+) -> None:
+    (line,) = logged(caplog, status, broken=broken)
+    assert {"tenant": "acme", "model": "chat", "status": status}.items() <= line.items()
+
+
+def test_success_and_what_is_audited_leave_no_such_line(caplog: pytest.LogCaptureFixture) -> None:
+    assert logged(caplog, 200) == []
+    assert logged(caplog, 500, audited=True) == []

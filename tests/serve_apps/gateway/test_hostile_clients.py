@@ -369,6 +369,18 @@ def test_a_request_id_that_is_not_sane_is_neither_echoed_nor_passed_on(
     assert server.received[0].headers["x-request-id"] == first.headers["x-request-id"]
 
 
+@pytest.mark.parametrize(
+    ("value", "passed"), [(b"a b", False), (b"\xc3\xa9", False), (b"x" * 257, False), (b"a-1", True)]
+)
+def test_a_session_that_serve_would_fail_over_is_not_passed_on(
+    server_and_gateway: Both, value: bytes, passed: bool
+) -> None:
+    server, running = server_and_gateway
+    first, _ = answers(running, whole(running, CHAT, b"x-session-id: " + value) + last(running))
+    assert first.status == 200
+    assert ("x-session-id" in server.received[0].headers) == passed
+
+
 def test_bytes_beyond_ascii_in_a_header_reach_the_upstream_as_they_are(server_and_gateway: Both) -> None:
     server, running = server_and_gateway
     first, _ = answers(running, whole(running, CHAT, b"x-title: \xff\xc3\xa9") + last(running))
