@@ -10,15 +10,17 @@ MODEL_TESTS := tests/demo
 E2E_TESTS := tests/e2e
 UNIT_TESTS := $(filter-out $(CHART_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) $(E2E_TESTS) tests/__pycache__,\
     $(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
-# Renders share the cores, file by file, so that a file's fixtures are made once. Other tests have real servers and
-# deadlines, and are worth more undisturbed.
-ON_ALL_CORES := --numprocesses auto --dist loadfile
+# Side by side, file by file, so that a file's fixtures are made once (tests/conftest.py); in the order they are given,
+# so that what takes longest begins first.
+ON_ALL_CORES := --numprocesses auto --dist loadfile --no-loadscope-reorder
+# What a lint looks at; side by side too.
+LINTS := lint-style lint-types lint-imports lint-yaml lint-chart
 # Arguments for pytest, for example: make test-unit ARGS="-k gateway -x"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary key images redis-server bench-gateway bench-routing test test-unit test-chart test-serve test-model e2e lint cluster cluster-down packages \
-    format generate golden verify lock environment tools clean
+.PHONY: help demo demo-canary key images redis-server bench-gateway bench-rag bench-routing test test-unit test-chart test-serve test-model e2e lint $(LINTS) \
+    cluster cluster-down packages format generate golden verify lock environment tools clean
 
 ##@ Use
 
@@ -41,12 +43,12 @@ images: environment ## Build the images with docker, podman or buildah (NAMES="r
 
 ##@ Test
 
-test: lint redis-server ## Everything: lint, then unit, chart, serve and model tests (ARGS="…" for pytest)
-	@$(RUN) -m pytest $(ON_ALL_CORES) $(CHART_TESTS) $(ARGS)
-	@$(RUN) -m pytest $(UNIT_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) $(ARGS)
+test: lint redis-server ## Everything: lint, then serve, chart and unit tests, then model tests (ARGS="…" for pytest)
+	@$(RUN) -m pytest $(ON_ALL_CORES) $(SERVE_TESTS) $(CHART_TESTS) $(UNIT_TESTS) $(ARGS)
+	@$(RUN) -m pytest $(MODEL_TESTS) $(ARGS)
 
 test-unit: environment redis-server ## Decisions, schemas, errors; milliseconds each
-	@$(RUN) -m pytest $(UNIT_TESTS) $(ARGS)
+	@$(RUN) -m pytest $(ON_ALL_CORES) $(UNIT_TESTS) $(ARGS)
 
 test-chart: environment ## Renders against goldens, schemas and a real API server
 	@$(RUN) -m pytest $(ON_ALL_CORES) $(CHART_TESTS) $(ARGS)
@@ -61,11 +63,23 @@ e2e: environment ## The chart, the images and real models on a cluster: that of 
 	@$(RUN) -m pytest $(E2E_TESTS) $(ARGS)
 
 lint: environment ## Check Python, YAML and the chart
+	@$(MAKE) --no-print-directory --jobs --keep-going --output-sync $(LINTS)
+
+lint-style:
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
-	@$(RUN) -m mypy
+
+# What it knows of files that have not changed lies in the cache, so that a fresh clone is checked in seconds.
+lint-types:
+	@MYPY_CACHE_DIR="$$($(RUN) -m tools.cache)/mypy" $(RUN) -m mypy
+
+lint-imports:
 	@.venv/bin/lint-imports --no-logo
+
+lint-yaml:
 	@$(RUN) -m yamllint --strict .
+
+lint-chart:
 	@helm=$$($(RUN) -m tools.gotools helm) && ct=$$($(RUN) -m tools.gotools ct) && \
 	    PATH="$$(dirname "$$helm"):$(CURDIR)/.venv/bin:$$PATH" "$$ct" lint --config ct.yaml
 
@@ -84,6 +98,9 @@ packages: environment ## Install the Debian packages it needs, as root
 
 bench-gateway: environment ## The gateway beside vllm-router, HAProxy, LiteLLM and stock Ray Serve (ARGS=--quick)
 	@$(RUN) -m bench.gateway $(ARGS)
+
+bench-rag: environment ## Retrieval through the RAG app on a collection in Cranfield's format (DATA=folder)
+	@$(RUN) -m bench.rag $(if $(DATA),"$(DATA)") $(ARGS)
 
 bench-routing: environment ## The choice of a replica on a trace in Mooncake's format (TRACE=file.jsonl)
 	@$(RUN) -m bench.routing $(if $(TRACE),"$(TRACE)") $(ARGS)

@@ -26,3 +26,7 @@ def alone(lock: Path, waiting_for: str) -> Iterator[None]:
             print(f"waiting for {waiting_for} …", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+if __name__ == "__main__":
+    print(cache())

@@ -160,7 +160,7 @@ def _listener(host: str, port: int) -> socket.socket:
 async def _serve(app: ASGIApp, beside: uvicorn.Server, listener: socket.socket) -> asyncio.Server:
     """Serve ``app`` at ``listener``; connections count as those of the server ``beside``, which waits for them."""
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         timeout_keep_alive=beside.config.timeout_keep_alive,
         backlog=beside.config.backlog,
         lifespan="off",

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.e2e import evidence
-from tests.e2e.preparation import NAMESPACE, prepare, remove
-from tests.e2e.release import Release
+from tests.e2e.ct_install import CtInstall
+from tests.e2e.preparation import NAMESPACE, SECOND_NAMESPACE, prepare, remove
+from tests.e2e.release import Install, Release
 from tests.e2e.summary import Step, table
 from tools.cluster.target import Target, target
 from tools.demo.rendered import REPOSITORY
@@ -30,6 +31,8 @@ ORDER = (
     "test_ct_install",
     "test_cluster",
 )
+#: What modules begin for later ones: their own time is mostly waiting.
+AHEAD = {"test_uninstall": ("rolling_begun",), "test_rolling": ("ct_begun",)}
 _STEPS = pytest.StashKey[list[Step]]()
 _TARGET = pytest.StashKey[Target]()
 
@@ -105,14 +108,45 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Target]:
 def release(request: pytest.FixtureRequest, cluster: Target) -> Release:
     """The main release, installed: the preset rag on the environment ci."""
     files = [VALUES / "rag.yaml", VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
-    return installed(request, Release(cluster, NAMESPACE, "llm-serving", files, needed(cluster, "cpu-models")))
+    main = Release(cluster, NAMESPACE, "llm-serving", files, needed(cluster, "cpu-models"))
+    if begun := begin(request, main):
+        main.finish_install(begun)
+    return main
 
 
 @pytest.fixture(scope="session")
-def rolling(request: pytest.FixtureRequest, cluster: Target) -> Release:
-    """A release so small that two of its RayClusters fit side by side."""
+def rolling_begun(request: pytest.FixtureRequest, cluster: Target) -> Iterator[tuple[Release, Install | None]]:
+    """A release so small that two of its RayClusters fit side by side, and its install, which may still go on."""
     files = [VALUES / "environments" / "ci.yaml", HERE / "rolling.yaml"]
-    return installed(request, Release(cluster, NAMESPACE, "rolling-llm-serving", files, needed(cluster, "cpu")))
+    small = Release(cluster, SECOND_NAMESPACE, "rolling-llm-serving", files, needed(cluster, "cpu"))
+    begun = begin(request, small)
+    yield small, begun
+    if begun:
+        begun.kill()
+
+
+@pytest.fixture(scope="session")
+def rolling(rolling_begun: tuple[Release, Install | None]) -> Release:
+    """That release, installed."""
+    small, begun = rolling_begun
+    if begun:
+        small.finish_install(begun)
+    return small
+
+
+@pytest.fixture(scope="session")
+def ct_begun(cluster: Target) -> Iterator[CtInstall]:
+    """``ct install``, which goes on by itself."""
+    with CtInstall.begin(cluster) as begun:
+        yield begun
+
+
+@pytest.fixture(autouse=True)
+def _ahead(request: pytest.FixtureRequest) -> None:
+    """Begin what later steps need, if they are asked for."""
+    for name in AHEAD.get(request.path.stem, ()):
+        if any(name in item.fixturenames for item in request.session.items if isinstance(item, pytest.Function)):
+            request.getfixturevalue(name)
 
 
 def needed(cluster: Target, group: str) -> tuple[str, ...]:
@@ -120,9 +154,8 @@ def needed(cluster: Target, group: str) -> tuple[str, ...]:
     return () if cluster.kind == "ours" else (f"workerGroups.{group}.nodeSelector=null",)
 
 
-def installed(request: pytest.FixtureRequest, release: Release) -> Release:
-    """The release, installed unless it is there and may be kept."""
-    there = release.name in release.helm("list", "--short").split()
-    if not (there and request.config.getoption("--keep")):
-        release.install()
-    return release
+def begin(request: pytest.FixtureRequest, release: Release) -> Install | None:
+    """Begin to install the release; nothing if it is there and may be kept."""
+    if request.config.getoption("--keep") and release.installed():
+        return None
+    return release.begin_install()

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.preparation import NAMESPACE
+from tests.e2e.preparation import existing
+from tests.e2e.release import SERVE_API
 from tools.cluster.state import LOGS
 from tools.cluster.target import Target
 from tools.demo.rendered import REPOSITORY
@@ -24,23 +25,28 @@ def keep(target: Target, step: str) -> Path:
     """
     folder = FOLDER / step
     folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "nodes.txt", lambda: target.kubectl("describe", "nodes", timeout_s=60))
+    _write(folder / "operator.log", lambda: operator_log(target))
+    for namespace in existing(target):
+        _keep(target, namespace, folder / namespace)
+    return folder
+
+
+def _keep(target: Target, namespace: str, folder: Path) -> None:
+    """Write what there is of one namespace."""
+    folder.mkdir(exist_ok=True)
 
     def write(name: str, read: Callable[[], str]) -> None:
-        try:
-            (folder / name).write_text(read())
-        except Exception as error:  # noqa: BLE001  # whatever it is, it is written down
-            (folder / name).write_text(f"could not be read: {error}\n")
+        _write(folder / name, read)
 
     def kubectl(*arguments: str) -> Callable[[], str]:
-        return lambda: target.kubectl(*arguments, namespace=NAMESPACE, timeout_s=60)
+        return lambda: target.kubectl(*arguments, namespace=namespace, timeout_s=60)
 
     write("pods.txt", kubectl("get", "pods,services,jobs,persistentvolumeclaims", "-o=wide"))
     write("pods.yaml", kubectl("get", "pods", "-o=yaml"))
-    write("nodes.txt", kubectl("describe", "nodes"))
     write("events.txt", kubectl("get", "events", "--sort-by=.lastTimestamp"))
     write("custom-resources.yaml", kubectl("get", CUSTOM_RESOURCES, "-o=yaml"))
-    write("operator.log", lambda: operator_log(target))
-    for pod, container in _containers(target):
+    for pod, container in _containers(target, namespace):
         tail = f"--tail={LINES}"
         write(f"{pod}.{container}.log", kubectl("logs", pod, f"--container={container}", tail))
         write(f"{pod}.{container}.previous.log", kubectl("logs", pod, f"--container={container}", tail, "--previous"))
@@ -48,10 +54,15 @@ def keep(target: Target, step: str) -> Path:
         if previous.read_text().startswith("could not be read"):  # it has not run before
             previous.unlink()
     # By cluster: the RayService has a Service to its head only once all applications have run.
-    for ray_cluster in _names(target, "rayclusters"):
-        path = f"/api/v1/namespaces/{NAMESPACE}/services/{ray_cluster}-head-svc:8265/proxy/api/serve/applications/"
-        write(f"{ray_cluster}.serve.json", kubectl("get", "--raw", path))
-    return folder
+    for ray_cluster in _names(target, namespace, "rayclusters"):
+        write(f"{ray_cluster}.serve.json", kubectl("exec", f"service/{ray_cluster}-head-svc", *SERVE_API))
+
+
+def _write(file: Path, read: Callable[[], str]) -> None:
+    try:
+        file.write_text(read())
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is written down
+        file.write_text(f"could not be read: {error}\n")
 
 
 def operator_log(target: Target) -> str:
@@ -63,8 +74,8 @@ def operator_log(target: Target) -> str:
     return target.kubectl("logs", selector, "--all-namespaces", f"--tail={LINES}", check=False)
 
 
-def _containers(target: Target) -> list[tuple[str, str]]:
-    pods: list[dict[str, Any]] = json.loads(target.kubectl("get", "pods", "-o=json", namespace=NAMESPACE))["items"]
+def _containers(target: Target, namespace: str) -> list[tuple[str, str]]:
+    pods: list[dict[str, Any]] = json.loads(target.kubectl("get", "pods", "-o=json", namespace=namespace))["items"]
     return [
         (pod["metadata"]["name"], container["name"])
         for pod in pods
@@ -72,6 +83,6 @@ def _containers(target: Target) -> list[tuple[str, str]]:
     ]
 
 
-def _names(target: Target, kind: str) -> list[str]:
-    printed = target.kubectl("get", kind, "-o=jsonpath={.items[*].metadata.name}", namespace=NAMESPACE)
+def _names(target: Target, namespace: str, kind: str) -> list[str]:
+    printed = target.kubectl("get", kind, "-o=jsonpath={.items[*].metadata.name}", namespace=namespace)
     return printed.split()

@@ -1,4 +1,4 @@
-"""What must be there before a release: a fresh namespace, the claim with the weights, and one for documents."""
+"""What must be there before a release: fresh namespaces, each with the claim of the weights and one for documents."""
 
 import json
 import subprocess
@@ -10,6 +10,9 @@ from tools.cluster.target import Target
 from tools.demo.models import CLAIM, models_root
 
 NAMESPACE = "llm-serving-e2e"
+#: For a release that starts while another one goes.
+SECOND_NAMESPACE = "llm-serving-e2e-second"
+NAMESPACES = (NAMESPACE, SECOND_NAMESPACE)
 #: The claim of tests/e2e/values.yaml for the pipelines' documents.
 DATA_CLAIM = "pipelines-data"
 #: Images that the releases name (tools/images).
@@ -29,38 +32,44 @@ def prepare(target: Target, *, keep: bool) -> None:
         NotPrepared: The weights are not there and cannot be put there from here.
     """
     target.load(*IMAGES)
-    if keep and exists(target):
+    there = existing(target)
+    if keep and there == [*NAMESPACES]:
         return
     remove(target)
-    target.kubectl("apply", "-f", "-", input=json.dumps(_namespace()))
-    if target.kind == "ours":
-        _apply(target, _weights_volume(), _weights_claim())
-    elif not _other_volume(target):
-        raise NotPrepared(
-            f"this cluster has no PersistentVolume {CLAIM}: make one with the content of "
-            f"{models_root() / CLAIM}, reserved (claimRef) for the claim {CLAIM} in the namespace {NAMESPACE}"
-        )
-    else:
-        _apply(target, _weights_claim())
-    _apply(target, _data_claim())
+    for namespace in NAMESPACES:
+        if target.kind != "ours" and not _exists(target, "persistentvolume", volume(namespace)):
+            raise NotPrepared(
+                f"this cluster has no PersistentVolume {volume(namespace)}: make one with the content of "
+                f"{models_root() / CLAIM}, reserved (claimRef) for the claim {CLAIM} in the namespace {namespace}"
+            )
+        target.kubectl("apply", "-f", "-", input=json.dumps(_namespace(namespace)))
+        weights = [_weights_volume(namespace)] if target.kind == "ours" else []
+        objects = {"apiVersion": "v1", "kind": "List", "items": [*weights, _weights_claim(namespace), _data_claim()]}
+        target.kubectl("apply", "-f", "-", input=json.dumps(objects), namespace=namespace)
 
 
-def exists(target: Target) -> bool:
-    """Whether the namespace is there."""
-    return bool(target.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "--output=name"))
+def existing(target: Target) -> list[str]:
+    """Those of the namespaces that are there."""
+    return [namespace for namespace in NAMESPACES if _exists(target, "namespace", namespace)]
 
 
 def remove(target: Target) -> None:
     """Take away what an earlier run left: its releases first, so that KubeRay can clean up after them."""
-    if exists(target):
-        listed = ["helm", "list", "--short", f"--namespace={NAMESPACE}"]
-        for release in _helm(target, listed).split():
-            _helm(target, ["helm", "uninstall", release, f"--namespace={NAMESPACE}", "--wait", "--timeout=180s"])
-        target.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
-        until(f"the namespace {NAMESPACE} is gone", lambda: exists(target), lambda there: not there, GONE_TIMEOUT_S)
+    there = existing(target)
+    for namespace in there:
+        for release in _helm(target, ["helm", "list", "--short", f"--namespace={namespace}"]).split():
+            _helm(target, ["helm", "uninstall", release, f"--namespace={namespace}", "--wait", "--timeout=180s"])
+    if there:
+        target.kubectl("delete", "namespace", *there, "--wait=false")
+        until("the namespaces are gone", lambda: existing(target), lambda left: not left, GONE_TIMEOUT_S)
     if target.kind == "ours":
-        target.kubectl("delete", "persistentvolume", CLAIM, "--ignore-not-found")
+        target.kubectl("delete", "persistentvolume", *map(volume, NAMESPACES), "--ignore-not-found")
         volumes.reopen()
+
+
+def volume(namespace: str) -> str:
+    """The PersistentVolume with the weights for a namespace: one binds to one claim."""
+    return f"{namespace}-{CLAIM}"
 
 
 def _helm(target: Target, command: list[str]) -> str:
@@ -71,39 +80,34 @@ def _helm(target: Target, command: list[str]) -> str:
     return done.stdout
 
 
-def _apply(target: Target, *objects: dict[str, Any]) -> None:
-    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-    target.kubectl("apply", "-f", "-", input=listed, namespace=NAMESPACE)
+def _exists(target: Target, kind: str, name: str) -> bool:
+    return bool(target.kubectl("get", kind, name, "--ignore-not-found", "--output=name"))
 
 
-def _other_volume(target: Target) -> bool:
-    return bool(target.kubectl("get", "persistentvolume", CLAIM, "--ignore-not-found", "--output=name"))
-
-
-def _namespace() -> dict[str, Any]:
-    """The namespace; it admits only pods of Kubernetes' restricted standard, whoever makes them."""
+def _namespace(name: str) -> dict[str, Any]:
+    """A namespace; it admits only pods of Kubernetes' restricted standard, whoever makes them."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
-def _weights_volume() -> dict[str, Any]:
+def _weights_volume(namespace: str) -> dict[str, Any]:
     """The demo's models, where tools.demo.models has prepared them on this machine."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
-        "metadata": {"name": CLAIM},
+        "metadata": {"name": volume(namespace)},
         "spec": {
             "capacity": {"storage": "5Gi"},
             "accessModes": ["ReadOnlyMany", "ReadWriteOnce"],
             "persistentVolumeReclaimPolicy": "Retain",
             "storageClassName": "",
-            "claimRef": {"name": CLAIM, "namespace": NAMESPACE},
+            "claimRef": {"name": CLAIM, "namespace": namespace},
             "hostPath": {"path": str(models_root() / CLAIM), "type": "Directory"},
         },
     }
 
 
-def _weights_claim() -> dict[str, Any]:
+def _weights_claim(namespace: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -111,7 +115,7 @@ def _weights_claim() -> dict[str, Any]:
         "spec": {
             "accessModes": ["ReadOnlyMany"],
             "storageClassName": "",
-            "volumeName": CLAIM,
+            "volumeName": volume(namespace),
             "resources": {"requests": {"storage": "1Gi"}},
         },
     }

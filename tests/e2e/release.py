@@ -27,10 +27,21 @@ CHANGE_TIMEOUT_S = 240
 LIVE = ("RUNNING", "UPDATING")
 #: Serve's own deployment beside every proxy: it comes and goes with nodes, and no model or stream is in it.
 ROUTER = "LLMRouter"
-#: Where the head tells what Serve says of itself.
-DASHBOARD_PORT = 8265
+#: Prints what the head tells of Serve, to those who have Ray's token, as the head's container has.
+SERVE_PROGRAM = """
+import os, urllib.request
+token = {"Authorization": "Bearer " + os.environ["RAY_AUTH_TOKEN"]}
+request = urllib.request.Request("http://127.0.0.1:8265/api/serve/applications/", headers=token)
+print(urllib.request.urlopen(request).read().decode())
+"""
+#: What `kubectl exec` runs on a head for that.
+SERVE_API = ("--container=ray", "--", "python", "-c", SERVE_PROGRAM)
 #: For any answer: the first one of an engine on a busy CPU takes its time.
 CLIENT_TIMEOUT_S = 120
+
+
+#: A ``helm install`` that runs.
+Install = subprocess.Popen[str]
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,7 @@ class Release:
         Raises:
             AssertionError: helm failed, or took longer than ``timeout_s``.
         """
-        command = ["helm", *arguments, "--namespace", self.namespace]
-        logger.info(" ".join(command))
+        command = self._helm(*arguments)
         try:
             done = subprocess.run(
                 command,
@@ -80,14 +90,33 @@ class Release:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def install(self) -> None:
-        """``helm install --wait``, then the wait that NOTES tell of."""
-        self.helm("install", self.name, str(CHART), *self._values(), "--wait", f"--timeout={INSTALL_TIMEOUT_S}s")
+    def begin_install(self) -> Install:
+        """``helm install --wait``, which goes on by itself."""
+        timeout = f"--timeout={INSTALL_TIMEOUT_S}s"
+        command = self._helm("install", self.name, str(CHART), *self._values(), "--wait", timeout)
+        environment = self.target.environment()
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def finish_install(self, begun: Install) -> None:
+        """The end of ``begun``, then the wait that NOTES tell of."""
+        printed, _ = begun.communicate(timeout=INSTALL_TIMEOUT_S + 60)
+        assert begun.returncode == 0, f"helm install {self.name}\n{printed}"
         self.wait_until_ready()
 
     def upgrade(self, *settings: str, chart: Path = CHART) -> str:
         """A plain ``helm upgrade`` with ``settings`` over the release's values; what Helm printed."""
         return self.helm("upgrade", self.name, str(chart), *self._values(), *(f"--set={one}" for one in settings))
+
+    def installed(self) -> bool:
+        """Whether it is there."""
+        return self.name in self.helm("list", "--short").split()
+
+    def _helm(self, *arguments: str) -> list[str]:
+        command = ["helm", *arguments, "--namespace", self.namespace]
+        logger.info(" ".join(command))
+        return command
 
     def _values(self) -> list[str]:
         return [*(f"--values={file}" for file in self.files), *(f"--set={one}" for one in self.settings)]
@@ -152,8 +181,7 @@ class Release:
 
     def applications(self) -> dict[str, dict[str, Any]]:
         """What Serve says of its applications; nothing while its head is away."""
-        path = f"services/{self.name}-head-svc:{DASHBOARD_PORT}/proxy/api/serve/applications/"
-        printed = self.kubectl("get", "--raw", f"/api/v1/namespaces/{self.namespace}/{path}", check=False)
+        printed = self.kubectl("exec", f"service/{self.name}-head-svc", *SERVE_API, check=False)
         try:
             applications: dict[str, dict[str, Any]] = json.loads(printed).get("applications", {})
         except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Milvus Lite's file lies on a claim, not in the pod."""
+"""An embedded vector store's file lies on a claim, not in the pod."""
 
 import openai
 

@@ -34,8 +34,10 @@ class Dockerfile:
 
     @property
     def final(self) -> Stage:
-        """The stage that is shipped."""
-        return self.stages[-1]
+        """What is shipped: the last stage, after the one that it begins with."""
+        last = self.stages[-1]
+        begin = self.stage(last.base)
+        return Stage(begin.base, last.name, [*begin.instructions, *last.instructions])
 
 
 def dockerfile(image: str) -> Dockerfile:

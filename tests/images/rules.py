@@ -10,7 +10,9 @@ COMPILERS = re.compile(r"\b(gcc|g\+\+|clang|cc1|build-essential|libc6-dev|nvcc|c
 
 def assert_the_base_is_an_argument(file: Dockerfile) -> None:
     assert [text.partition("=")[0] for text in file.head.all("ARG")] == ["BASE_IMAGE"]
-    assert {stage.base for stage in file.stages} == {"${BASE_IMAGE}"}
+    *others, last = file.stages
+    assert {stage.base for stage in others} == {"${BASE_IMAGE}"}
+    assert last.base == "runtime"
 
 
 def assert_packages_come_from_the_hashed_lock(file: Dockerfile, default: str) -> None:
@@ -35,10 +37,9 @@ def assert_the_wheel_is_baked(file: Dockerfile) -> None:
 
 def assert_a_change_of_our_code_is_a_layer_of_its_own(file: Dockerfile) -> None:
     assert not [text for text in file.stage("packages").all("COPY") if "serve_apps" in text]
-    assert file.final.all("COPY") == [
-        "--from=packages /opt/serve /opt/serve",
-        "--from=apps /apps /opt/serve/lib/python3.11/site-packages",
-    ]
+    assert file.stage("runtime").all("COPY") == ["--from=packages /opt/serve /opt/serve"]
+    assert file.stages[-1].all("COPY") == ["--from=apps /apps /opt/serve/lib/python3.11/site-packages"]
+    assert not file.stages[-1].all("RUN")
 
 
 def assert_the_final_stage_is_lean(file: Dockerfile, packages: str = "") -> None:

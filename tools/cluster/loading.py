@@ -22,22 +22,24 @@ def homes(name: str) -> Sequence[Node]:
 
 
 def load(names: Sequence[str]) -> None:
-    """Build images by their names in `tools.images`, and import each on its nodes, unless they have that very one."""
+    """Build images by their names in `tools.images`, and import each on its nodes, unless they have that very one.
+
+    Of an image, a node is given what it has not: after a change of our code a layer, not gigabytes.
+    """
+    folder = cache() / "cluster"
     for name in names:
         built = build(name)
         reference = IMAGES[name].full_reference
         lacking = [node for node in homes(name) if image_id(node, reference) != built]
         if not lacking:
             continue
-        with tempfile.TemporaryDirectory(dir=cache() / "cluster") as scratch:
-            archive = Path(scratch) / "image.tar"
-            with step(f"exporting {reference}"):
-                export(name, archive)
-            for node in lacking:
-                with step(f"importing {reference} on {node.name}"):
-                    _import(node, archive, reference)
-                if (found := image_id(node, reference)) != built:
-                    raise Failed(f"{node.name} has {found or 'no image'} as {reference} after the import of {built}")
+        for node in lacking:
+            with step(f"importing {reference} on {node.name}"), tempfile.TemporaryDirectory(dir=folder) as scratch:
+                archive = Path(scratch) / "image.tar"
+                export(name, archive, held=_content(node))
+                _import(node, archive, reference)
+            if (found := image_id(node, reference)) != built:
+                raise Failed(f"{node.name} has {found or 'no image'} as {reference} after the import of {built}")
 
 
 def ensure(name: str) -> None:
@@ -53,6 +55,11 @@ def image_id(node: Node, reference: str) -> str | None:
         return None
     config: str = json.loads(node.ctr("content", "get", manifest))["config"]["digest"]
     return config.removeprefix("sha256:")
+
+
+def _content(node: Node) -> set[str]:
+    """The digests of all that ``node``'s content store has."""
+    return set(node.ctr("content", "list", "--quiet").split())
 
 
 def _import(node: Node, archive: Path, reference: str) -> None:

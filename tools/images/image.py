@@ -1,14 +1,17 @@
 """Which images there are, what each is built from and what pods call it."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-#: What a build in the repository's root is given; .dockerignore leaves out the rest.
-CONTEXT = ("LICENSE", "images", "pyproject.toml", "serve_apps")
+#: What a build in the repository's root is given that decides all but our code; .dockerignore leaves out the rest.
+RECIPES = ("images",)
+#: All that it is given.
+CONTEXT = ("LICENSE", *RECIPES, "pyproject.toml", "serve_apps")
 CHART = REPOSITORY / "charts" / "llm-serving" / "Chart.yaml"
 
 
@@ -44,10 +47,10 @@ class Image:
         options = [word for name, value in given for word in ("--build-arg", f"{name}={value}")]
         return ["--file", f"{self.folder}/Dockerfile", *options, self.context]
 
-    def digest(self, base: str) -> str:
-        """Of all that decides what is built on ``base``."""
+    def digest(self, base: str, context: Sequence[str] = CONTEXT) -> str:
+        """Of all that decides what is built on ``base``, or of what in the repository's ``context`` does."""
         found = hashlib.sha256(repr(self.arguments(base)).encode())
-        for name in CONTEXT if self.context == "." else (self.context,):
+        for name in context if self.context == "." else (self.context,):
             path = REPOSITORY / name
             for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
                 if file.is_file() and file.parent.name != "__pycache__":

@@ -4,22 +4,31 @@ Layers stay, so a change costs what comes after it in the Dockerfile, and no cha
 behind is removed after it.
 """
 
+import hashlib
+import json
 import os
 import re
 import ssl
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from tools.cache import alone, cache
+from tools.images import layers
 from tools.images.debian import Base
-from tools.images.image import IMAGES, REPOSITORY, Image
+from tools.images.image import IMAGES, RECIPES, REPOSITORY, Image
 from tools.images.program import run
 
 #: What of pip's configuration on this machine says where packages come from.
 INDEX_OPTIONS = ("index-url", "extra-index-url", "trusted-host", "proxy")
+#: The stage of a Dockerfile that has all but our code.
+RUNTIME = "runtime"
+#: The kind of manifest that buildah makes in Docker's format.
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 #: Where Debian's programs look for certificates.
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -41,9 +50,10 @@ def build(name: str) -> str:
             return before
         started = time.monotonic()
         print(f"images: {name}, {'brought up to date' if before else 'built anew'} …", file=sys.stderr, flush=True)
-        made = _make(image, base, name, image.full_reference)
+        runtime = _runtime(image, base, name)
+        made = _make(image, base, name, image.full_reference, *runtime)
         if made != before:
-            for stage in stages(image):
+            for stage in set(stages(image)) - {RUNTIME}:
                 # By name, so that the next build finds their layers after the cleaning.
                 _make(image, base, name, f"localhost/stages/{name}:{stage}", "--target", stage)
             _clean()
@@ -52,15 +62,37 @@ def build(name: str) -> str:
     return made
 
 
-def export(name: str, archive: Path) -> None:
-    """Build the image ``name`` and write it as a docker-archive, which containerd imports under the name pods use.
+def export(name: str, archive: Path, held: Collection[str] = ()) -> None:
+    """Build the image ``name`` and write it as an OCI archive, which containerd imports under the name pods use.
+
+    Layers whose digests are in ``held`` are left out: who imports the archive has them.
 
     Raises:
         CannotBuild: a program is missing or failed.
     """
     made = build(name)
-    archive.unlink(missing_ok=True)  # buildah would refuse to add to it
-    _buildah("push", made, f"docker-archive:{archive}:{IMAGES[name].full_reference}", log="export")
+    parts = json.loads(_buildah("inspect", "--type", "image", made, log="inspect"))
+    manifest, config = parts["Manifest"].encode(), parts["Config"].encode()
+    layers_ = [layer["digest"] for layer in json.loads(manifest)["layers"]]
+    named = {"io.containerd.image.name": IMAGES[name].full_reference}
+    described = {"mediaType": MANIFEST, "digest": _digest(manifest), "size": len(manifest), "annotations": named}
+    with tempfile.TemporaryDirectory(dir=_storage()) as scratch:
+        layout = Path(scratch)
+        (layout / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
+        (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [described]}))
+        blobs = layout / "blobs" / "sha256"
+        blobs.mkdir(parents=True)
+        for blob in (manifest, config):
+            (blobs / _digest(blob).removeprefix("sha256:")).write_bytes(blob)
+        for digest in dict.fromkeys(layers_):
+            if digest not in held:
+                layers.write(_storage() / "root", digest, blobs / digest.removeprefix("sha256:"))
+        with tarfile.open(archive, "w") as written:
+            written.add(layout, "")
+
+
+def _digest(blob: bytes) -> str:
+    return f"sha256:{hashlib.sha256(blob).hexdigest()}"
 
 
 def stages(image: Image) -> list[str]:
@@ -78,6 +110,21 @@ def _base() -> str:
             options = ("--isolation", "chroot", "--format", "docker", "--tag", base.reference)
             _buildah("build", *options, scratch, log="base-image")
     return base.reference
+
+
+def _runtime(image: Image, base: str, name: str) -> list[str]:
+    """What has a build begin with the stage ``runtime`` as it is, if the image has one: buildah would copy it anew.
+
+    It is made where something has changed that decides it.
+    """
+    if RUNTIME not in stages(image):
+        return []
+    tag, note = f"localhost/stages/{name}:{RUNTIME}", _storage() / f"{name}.{RUNTIME}"
+    digest = image.digest(base, RECIPES)
+    if not note.exists() or note.read_text() != f"{digest} {_built(tag)}":
+        made = _make(image, base, name, tag, "--target", RUNTIME)
+        note.write_text(f"{digest} {made}")
+    return ["--build-context", f"{RUNTIME}=container-image://{tag}"]
 
 
 def _make(image: Image, base: str, name: str, tag: str, *options: str) -> str:

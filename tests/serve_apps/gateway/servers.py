@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,14 @@ from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
 
 #: Longer than any event of these tests takes, in seconds. Reached only where a test fails.
 PATIENCE_S = 20
+
+
+def until(happened: Callable[[], object]) -> None:
+    """Wait until ``happened()``."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def test_nothing_is_not_counted(value: float, counted: list[float]) -> None:
     assert recorded.values("llm_gateway_cost") == counted
 
 
-def logged(caplog: pytest.LogCaptureFixture, status: int, **noted: bool) -> list[dict[str, Any]]:
+def logged(caplog: pytest.LogCaptureFixture, status: int, **noted: Any) -> list[dict[str, Any]]:
     """The log lines of a request of acme's that ended with ``status``."""
     exchange = Exchange("r1", "POST", "/v1/completions", tenant="acme", model="chat", **noted)
     exchange.began(status)

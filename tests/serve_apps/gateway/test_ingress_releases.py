@@ -1,7 +1,6 @@
 """Routes as clients of a real gateway see them: versions, pins, fallbacks, shadows, canaries."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from serve_apps.gateway.auth import Authenticator
 from serve_apps.gateway.config import GatewayArgs
 from serve_apps.gateway.ingress import Ingress
 from tests.serve_apps.gateway.redis import RedisServer
-from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream, serving
+from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream, serving, until
 from tools.demo_canary import Gauges
 
 CHAT = "/v1/chat/completions"
@@ -93,13 +92,6 @@ def table(urls: dict[str, str], weights: dict[str, float], **rules: Any) -> dict
     versions = [{"model": name, "weight": weight} for name, weight in weights.items()]
     models = {name: {"url": url, "task": "generate", "runtime": "standalone"} for name, url in urls.items()}
     return {"models": models, "routes": {"chat": {"versions": versions, **rules}}}
-
-
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 # Versions and pins

@@ -26,6 +26,8 @@ class FakeNode(Node):
         elif words[:2] == ("images", "list"):
             rows = [f"{name} type sha256:{digest} 1MB" for name, digest in held.items() if words[2] == f"name=={name}"]
             return "\n".join(["REF TYPE DIGEST SIZE", *rows])
+        elif words == ("content", "list", "--quiet"):
+            return "\n".join(f"sha256:{one}" for one in held.values())
         elif words[:2] == ("content", "get"):
             return json.dumps({"config": {"digest": words[2]}})
         return ""
@@ -41,7 +43,7 @@ def _cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(loading, "NODES", (FakeNode(1), FakeNode(2)))
     monkeypatch.setattr(loading, "cache", lambda: tmp_path)
     monkeypatch.setattr(loading, "build", lambda name: "new")
-    monkeypatch.setattr(loading, "export", lambda name, archive: archive.write_text("new"))
+    monkeypatch.setattr(loading, "export", lambda name, archive, held: archive.write_text("new"))
 
 
 def test_an_image_goes_to_the_nodes_that_lack_that_very_one() -> None:
@@ -63,6 +65,19 @@ def test_an_image_that_all_have_is_not_exported(monkeypatch: pytest.MonkeyPatch)
     loading.load(["redis"])
 
 
+def test_what_a_node_has_of_an_image_is_not_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    STORES["node1"] |= {REDIS: "old"}
+    seen = []
+
+    def export(name: str, archive: Path, held: set[str]) -> None:
+        seen.append(held)
+        archive.write_text("new")
+
+    monkeypatch.setattr(loading, "export", export)
+    loading.load(["redis"])
+    assert seen == [{"sha256:old"}, set()]
+
+
 def test_an_image_that_must_be_there_is_not_built_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     STORES.update(node1={REDIS: "old"}, node2={REDIS: "old"})
     monkeypatch.delattr(loading, "build")
@@ -76,7 +91,7 @@ def test_an_image_that_must_be_there_is_loaded_where_it_is_not() -> None:
 
 
 def test_an_import_that_brings_another_image_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "export", lambda name, archive: archive.write_text("other"))
+    monkeypatch.setattr(loading, "export", lambda name, archive, held: archive.write_text("other"))
     with pytest.raises(Failed, match=r"^node1 has other as docker\.io/library/redis:8\.2 after the import of new$"):
         loading.load(["redis"])
 
