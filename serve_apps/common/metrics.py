@@ -101,14 +101,43 @@ GATEWAY_STORE_DOWN = Metric("Gauge", "llm_gateway_store_down", "1 while Redis ca
 RAG_STAGE = Metric(
     "Histogram",
     "llm_rag_stage_duration_seconds",
-    "Time spent in one stage of a RAG answer (embed, search, rerank, generate).",
+    "Time spent in one stage of a RAG answer (rewrite, embed, keywords, search, feedback, rerank, generate).",
     ("pipeline", "stage"),
     LATENCY_BOUNDARIES_S,
 )
 RAG_DEGRADED = Metric(
     "Counter", "llm_rag_degraded_answers", "Answers given without one of their stages.", ("pipeline", "stage")
 )
+RAG_SOURCES = Metric(
+    "Histogram",
+    "llm_rag_sources",
+    "Chunks put before the model for a question.",
+    ("pipeline",),
+    (0.5, 1.5, 3.5, 5.5, 10.5, 20.5, 50.5),
+)
+RAG_UNFOUND = Metric("Counter", "llm_rag_unfound_questions", "Questions for which no chunk was found.", ("pipeline",))
 RAG_CHUNKS = Metric("Counter", "llm_rag_chunks_ingested", "Chunks written to the vector store.", ("pipeline",))
+AGENT_REQUEST = Metric(
+    "Histogram",
+    "llm_agent_request_duration_seconds",
+    "Time an agent worked on a request; ending is answered, or the limit that ended it.",
+    ("agent", "ending"),
+    LATENCY_BOUNDARIES_S,
+)
+AGENT_TURN = Metric(
+    "Histogram",
+    "llm_agent_turn_duration_seconds",
+    "Time of one turn of an agent's model.",
+    ("agent",),
+    LATENCY_BOUNDARIES_S,
+)
+AGENT_TOOL = Metric(
+    "Histogram",
+    "llm_agent_tool_duration_seconds",
+    "Time of one call of a tool; outcome is ok or failed.",
+    ("agent", "tool", "outcome"),
+    LATENCY_BOUNDARIES_S,
+)
 
 ALL = (
     GATEWAY_REQUESTS,
@@ -128,5 +157,10 @@ ALL = (
     GATEWAY_STORE_DOWN,
     RAG_STAGE,
     RAG_DEGRADED,
+    RAG_SOURCES,
+    RAG_UNFOUND,
     RAG_CHUNKS,
+    AGENT_REQUEST,
+    AGENT_TURN,
+    AGENT_TOOL,
 )

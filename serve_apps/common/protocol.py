@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Task = Literal["generate", "embed", "score", "transcribe", "pipeline"]
+Task = Literal["generate", "embed", "score", "transcribe", "pipeline", "agent"]
 
 #: The paths of Anthropic's API, whose errors have another shape than OpenAI's.
 ANTHROPIC_PATHS = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
@@ -15,6 +15,7 @@ TASK_PATHS: dict[Task, frozenset[str]] = {
     "score": _TOKENS | {"/v1/rerank", "/rerank", "/v2/rerank", "/v1/score", "/score"},
     "transcribe": frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"}),
     "pipeline": frozenset({"/v1/chat/completions"}),
+    "agent": frozenset({"/v1/chat/completions"}),
 }
 #: The paths that take a form (``multipart/form-data``) with a file; all others take JSON.
 FORM_PATHS = TASK_PATHS["transcribe"]

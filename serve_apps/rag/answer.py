@@ -1,18 +1,20 @@
 """The model's answer as the pipeline's: its own name, its citations, and what did not take part.
 
-Token by token a chat stream is relayed as it comes; only the model's name is replaced. Two events of a stream are
-taken apart: the first, when the answer must begin with a notice, and the last, which brings the annotations.
+A chat stream is relayed event by event as it comes. Where links are let through unseen, only two events are taken
+apart: the first, when the answer must begin with a notice, and the last, which brings the annotations.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from serve_apps.common import sse
 from serve_apps.common.errors import ServingError
-from serve_apps.rag import sse
+from serve_apps.rag.links import LinkFilter
 from serve_apps.rag.retriever import Retrieval
 
 # Inside a JSON string every quote is escaped, so these match the event's own keys and never the answer's text.
@@ -31,14 +33,16 @@ class Answer:
     retrieval: Retrieval
     notice: str = ""
     """What the answer begins with."""
+    links: frozenset[str] | None = None
+    """The addresses it may have; None: any."""
 
     def chat(self, completion: dict[str, Any]) -> dict[str, Any]:
         """A chat completion, with annotations in its messages."""
         completion["model"] = self.model
         for choice in completion["choices"]:
             message = choice["message"]
-            if self.notice and message.get("content") is not None:
-                message["content"] = self.notice + message["content"]
+            if message.get("content") is not None:
+                message["content"] = self.notice + self._checked(message["content"])
             message["annotations"] = self._annotations()
         return self._flagged(completion)
 
@@ -50,6 +54,7 @@ class Answer:
         """
         name = b'"model":' + orjson.dumps(self.model)
         begun = False
+        texts: defaultdict[int, LinkFilter] = defaultdict(self._filter)
         try:
             async for payload in payloads:
                 begun = True
@@ -57,8 +62,8 @@ class Answer:
                     yield sse.data(payload)
                     return
                 named = _MODEL.sub(name, payload, count=1)
-                ours = (self.notice and _ROLE.search(named)) or _FINISHED.search(named)
-                yield sse.data(self._completed(named) if ours else named)
+                ours = self.links is not None or (self.notice and _ROLE.search(named)) or _FINISHED.search(named)
+                yield sse.data(self._completed(named, texts) if ours else named)
         except ServingError as error:
             if not begun:
                 raise
@@ -67,7 +72,7 @@ class Answer:
     def query(self, completion: dict[str, Any]) -> dict[str, Any]:
         """The body of a query's response."""
         return {
-            "answer": self.notice + (completion["choices"][0]["message"].get("content") or ""),
+            "answer": self.notice + self._checked(completion["choices"][0]["message"].get("content") or ""),
             **self._evidence(),
             "usage": completion.get("usage"),
         }
@@ -79,6 +84,7 @@ class Answer:
             ServingError: before the first event; later a failure is the ``error`` event.
         """
         begun = False
+        links = self._filter()
         ending: dict[str, Any] = {"finish_reason": None, "usage": None}
         try:
             async for payload in payloads:
@@ -96,25 +102,38 @@ class Answer:
                 ending["usage"] = chunk.get("usage") or ending["usage"]
                 for choice in chunk["choices"]:
                     ending["finish_reason"] = choice.get("finish_reason") or ending["finish_reason"]
-                    if text := choice["delta"].get("content"):
+                    if text := links.feed(choice["delta"].get("content") or ""):
                         yield sse.event("token", {"text": text})
+            if text := links.finish():
+                yield sse.event("token", {"text": text})
             yield sse.event("done", {**ending, "degraded": self.retrieval.degraded})
         except ServingError as error:
             if not begun:
                 raise
             yield sse.event("error", error.body())
 
-    def _completed(self, payload: bytes) -> bytes:
-        """An event with the notice where a choice begins and the annotations where one ends."""
+    def _completed(self, payload: bytes, texts: defaultdict[int, LinkFilter]) -> bytes:
+        """An event with the notice where a choice begins, its links checked, and the annotations where it ends."""
         chunk = orjson.loads(payload)
         for choice in chunk["choices"]:
             delta = choice["delta"]
+            text = texts[choice["index"]].feed(delta.get("content") or "")
             if self.notice and delta.get("role"):
-                delta["content"] = self.notice + (delta.get("content") or "")
+                text = self.notice + text
             if choice.get("finish_reason"):
+                text += texts[choice["index"]].finish()
                 delta["annotations"] = self._annotations()
                 self._flagged(chunk)
+            if text or delta.get("content"):
+                delta["content"] = text
         return orjson.dumps(chunk)
+
+    def _filter(self) -> LinkFilter:
+        return LinkFilter(self.links)
+
+    def _checked(self, text: str) -> str:
+        links = self._filter()
+        return links.feed(text) + links.finish()
 
     def _annotations(self) -> list[dict[str, Any]]:
         return [{"type": "file_citation", "file_citation": source.citation()} for source in self.retrieval.sources]

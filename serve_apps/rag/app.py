@@ -16,8 +16,8 @@ from serve_apps.common.secrets import InternalCredential
 from serve_apps.rag.config import RagArgs, RagPipelines
 from serve_apps.rag.gateway_client import GatewayClient
 from serve_apps.rag.ingress import build_asgi
-from serve_apps.rag.milvus import Milvus
 from serve_apps.rag.pipelines import Pipelines
+from serve_apps.rag.stores import open_store
 
 
 class RayMetrics:
@@ -27,6 +27,8 @@ class RayMetrics:
         self._stage = metrics.create(metrics.RAG_STAGE, serve_metrics)
         self._degraded = metrics.create(metrics.RAG_DEGRADED, serve_metrics)
         self._chunks = metrics.create(metrics.RAG_CHUNKS, serve_metrics)
+        self._sources = metrics.create(metrics.RAG_SOURCES, serve_metrics)
+        self._unfound = metrics.create(metrics.RAG_UNFOUND, serve_metrics)
 
     @contextmanager
     def stage(self, pipeline: str, stage: str) -> Iterator[None]:
@@ -40,6 +42,12 @@ class RayMetrics:
     def degraded(self, pipeline: str, stage: str) -> None:
         """Count an answer given without ``stage``."""
         self._degraded.inc(1, {"pipeline": pipeline, "stage": stage})
+
+    def found(self, pipeline: str, sources: int) -> None:
+        """Count the chunks an answer is made from, and the questions that found none."""
+        self._sources.observe(sources, {"pipeline": pipeline})
+        if not sources:
+            self._unfound.inc(1, {"pipeline": pipeline})
 
     def ingested(self, pipeline: str, chunks: int) -> None:
         """Count chunks written to the vector store."""
@@ -55,7 +63,7 @@ class Rag:
         self._credential.value()  # fail now, not at the first request
         self._observer = RayMetrics()
         self._gateway = GatewayClient(args.gateway_url, self._credential, args.model_timeout_s)
-        self._pipelines = Pipelines(self._gateway, self._observer, open_store=Milvus)
+        self._pipelines = Pipelines(self._gateway, self._observer, open_store=open_store)
         self._settings: RagPipelines | None = None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""The bodies of requests, checked: documents as JSON, documents as files, a query."""
+"""The bodies of requests, checked: documents as files, as JSON or as lines of JSON, and a query."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -24,8 +24,19 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 #: A document's metadata as JSON, in bytes: it is stored with every chunk.
 MAX_METADATA_BYTES = 8 * 1024
 
-#: Said once, since three checks end with it.
-_METADATA_RULE = f"a JSON object of at most {MAX_METADATA_BYTES} bytes"
+#: Documents in one request.
+MAX_DOCUMENTS = 1000
+
+#: A document a line.
+_JSON_LINES = frozenset({"application/jsonl", "application/x-ndjson", "application/x-jsonlines"})
+_JSON_LINES_EXTENSIONS = (".jsonl", ".ndjson")
+
+#: Said once, since all checks of metadata end with it.
+_METADATA_RULE = (
+    f"a JSON object of at most {MAX_METADATA_BYTES} bytes, of texts, numbers, true and false, and lists of these"
+)
+
+_Scalar = str | bool | int | float
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -40,13 +51,13 @@ class JsonDocument(Config):
     content_type: str = ""
     """``text/plain``, ``text/markdown`` or ``text/html``; empty: by the extension of ``id``, else plain text."""
     metadata: dict[str, Any] = Field(default_factory=dict)
-    """Kept with it and listed with it."""
+    """Kept with it and listed with it; a question's ``filter`` goes by it."""
 
 
 class JsonDocuments(Config):
     """The JSON body of an upload."""
 
-    documents: Annotated[list[JsonDocument], Field(min_length=1, max_length=1000)]
+    documents: Annotated[list[JsonDocument], Field(min_length=1, max_length=MAX_DOCUMENTS)]
 
 
 class Query(BaseModel):
@@ -58,8 +69,23 @@ class Query(BaseModel):
     """What is asked."""
     top_k: Annotated[int, Field(ge=1, le=100)] | None = None
     """Chunks put before the model; the pipeline's own number unless given."""
+    filter: Any = None
+    """Which documents may answer, by their metadata; as ``filters`` reads it."""
     stream: bool = False
     """Answer as server-sent events: ``citations``, ``token`` …, ``done`` or ``error``."""
+
+
+class Search(BaseModel):
+    """The body of a search: a question without an answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    query: Annotated[str, Field(min_length=1, pattern=r"\S")]
+    """What is looked for."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 10
+    """Chunks at most."""
+    filter: Any = None
+    """As a query's."""
 
 
 async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> Any:
@@ -90,10 +116,10 @@ def parse(kind: type[M], value: Any) -> M:
 
 
 async def read_documents(request: Request, max_document_bytes: int) -> list[Document]:
-    """The documents of an upload: files (``multipart/form-data``) or texts (``application/json``).
+    """The documents of an upload: files (``multipart/form-data``), or texts as JSON or as lines of JSON.
 
     Raises:
-        InvalidRequest: malformed, no document, or two with one id.
+        InvalidRequest: malformed, no document, too many, or two with one id.
         TooLarge: a document over ``max_document_bytes``, or a request over a few times that.
         UnsupportedMediaType: another type of request.
     """
@@ -102,12 +128,18 @@ async def read_documents(request: Request, max_document_bytes: int) -> list[Docu
     if media_type == "multipart/form-data":
         documents = await _files(_bounded(request, max_bytes), max_document_bytes)
     elif media_type == "application/json":
-        documents = _texts(parse(JsonDocuments, await read_json(request, max_bytes)))
+        documents = _texts(parse(JsonDocuments, await read_json(request, max_bytes)).documents)
+    elif media_type in _JSON_LINES:
+        documents = _lines(await _bounded(request, max_bytes).body(), {})
     else:
         raise UnsupportedMediaType(
-            "documents are sent as multipart/form-data (files) or application/json, "
+            "documents are sent as multipart/form-data (files), application/json or application/jsonl, "
             f"not as {media_type or 'an unnamed type'}",
         )
+    if not documents:
+        raise InvalidRequest("the request holds no document", param="documents")
+    if len(documents) > MAX_DOCUMENTS:
+        raise InvalidRequest(f"{len(documents)} documents; send {MAX_DOCUMENTS} or fewer at a time", param="documents")
     seen: set[str] = set()
     for document in documents:
         if document.id in seen:
@@ -115,15 +147,41 @@ async def read_documents(request: Request, max_document_bytes: int) -> list[Docu
         seen.add(document.id)
         if len(document.content) > max_document_bytes:
             raise _too_large(document.id, max_document_bytes)
-        if len(orjson.dumps(document.metadata)) > MAX_METADATA_BYTES:
+        if not _is_metadata(document.metadata):
             raise InvalidRequest(f"document {document.id!r}: metadata must be {_METADATA_RULE}", param="metadata")
     return documents
 
 
-def _texts(body: JsonDocuments) -> list[Document]:
+def _is_metadata(metadata: Mapping[str, Any]) -> bool:
+    values = (value for each in metadata.values() for value in (each if isinstance(each, list) else [each]))
+    return all(isinstance(value, _Scalar) for value in values) and len(orjson.dumps(metadata)) <= MAX_METADATA_BYTES
+
+
+def _lines(content: bytes, metadata: Mapping[str, Any], file: str = "") -> list[Document]:
+    """The documents of a file with one a line; ``metadata`` is of all of them, what a line says of itself comes first.
+
+    Raises:
+        InvalidRequest: a line is not a document; says which.
+    """
+    texts = []
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}" if file else f"line {number}"
+        try:
+            text = parse(JsonDocument, orjson.loads(line))
+        except orjson.JSONDecodeError as error:
+            raise InvalidRequest(f"{where}: not JSON: {error.msg}", code="invalid_json") from error
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{where}: {error.message}", param=error.param) from error
+        texts.append(text.model_copy(update={"metadata": {**metadata, **text.metadata}}))
+    return _texts(texts)
+
+
+def _texts(given: Iterable[JsonDocument]) -> list[Document]:
     return [
         Document(each.id, each.text.encode(), each.content_type or type_of_name(each.id) or "text/plain", each.metadata)
-        for each in body.documents
+        for each in given
     ]
 
 
@@ -137,11 +195,15 @@ async def _files(request: Request, max_document_bytes: int) -> list[Document]:
         for upload in form.getlist("files"):
             if not isinstance(upload, UploadFile):
                 raise InvalidRequest("form field 'files': must be files, with a file name", param="files")
-            if (upload.size or 0) > max_document_bytes:
-                raise _too_large(upload.filename or "", max_document_bytes)
             # A file answers to the same rules for its name as a text does.
             name = parse(JsonDocument, {"id": upload.filename or "", "text": "-"}).id
-            documents.append(Document(name, await upload.read(), upload.content_type or "", metadata))
+            media_type = upload.content_type or ""
+            if media_type in _JSON_LINES or name.lower().endswith(_JSON_LINES_EXTENSIONS):
+                documents += _lines(await upload.read(), metadata, name)
+            elif (upload.size or 0) > max_document_bytes:
+                raise _too_large(name, max_document_bytes)
+            else:
+                documents.append(Document(name, await upload.read(), media_type, metadata))
     if not documents:
         raise InvalidRequest("form field 'files': required, one or more files", param="files")
     return documents

@@ -1,5 +1,7 @@
 """The RAG app's arguments and its pipelines (``rag:`` in values)."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from serve_apps.common.config import Config, Name
@@ -11,27 +13,39 @@ DEFAULT_SYSTEM_PROMPT = (
 
 
 class Chunking(Config):
-    """How documents are cut."""
+    """How documents are cut: between headings, paragraphs, items, rows and sentences, where that is possible."""
 
-    max_words: int = Field(120, ge=10, le=2000)
-    """Words per chunk at most. Keep it under the embedder's window: about 190 words for MiniLM's 256 tokens."""
-    overlap_words: int = Field(20, ge=0)
-    """Words repeated from the end of the chunk before, so that no sentence is cut without context."""
+    max_tokens: int = Field(256, ge=16, le=8192)
+    """Tokens per chunk at most, as the embedder counts them, headings included. Where the embedder reads fewer, as many
+    as it reads: no chunk is cut off. Smaller ones are found more precisely, larger ones tell more."""
+    overlap_tokens: int = Field(32, ge=0)
+    """Tokens repeated from the end of the chunk before at most, in whole sentences, items or rows."""
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> "Chunking":
-        if self.overlap_words >= self.max_words:
-            raise ValueError(f"overlapWords: must be below maxWords, got {self.overlap_words} and {self.max_words}")
+        if self.overlap_tokens >= self.max_tokens:
+            raise ValueError(f"overlapTokens: must be below maxTokens, got {self.overlap_tokens} and {self.max_tokens}")
         return self
 
 
+#: The languages that both kinds of stores have a stemmer for.
+Language = Literal[
+    "none", "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian",
+    "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish", "tamil", "turkish",
+]  # fmt: skip
+
+
 class VectorStore(Config):
-    """Where vectors live."""
+    """Where chunks and their vectors live."""
 
     uri: str = Field(min_length=1)
-    """Milvus: ``http://host:19530`` is a server; a file name ending in .db is milvus-lite, embedded, one replica."""
-    timeout_s: float = Field(5, gt=0)
-    """Seconds before a search is given up and the answer goes on without context."""
+    """``http://host:19530`` is a Milvus server, 2.5 or later. A file name ending in .db is a store of the pipelines'
+    own: one replica, up to some 100,000 chunks, which are searched in memory."""
+    timeout_s: float = Field(1.5, gt=0)
+    """Seconds before a search is given up and the answer goes on without it."""
+    language: Language = "english"
+    """Whose endings keyword search takes off, so that "wings" finds "wing". none: words as they are. On a Milvus server
+    it is fixed when a collection is made."""
 
     @field_validator("uri")
     @classmethod
@@ -54,19 +68,44 @@ class Pipeline(Config):
     embedder: Name
     """The model that embeds questions and chunks; changing it needs a new collection."""
     reranker: Name | None = None
-    """A model of task score that re-orders what was found; without one the vector store's order stands."""
-    rerank_timeout_s: float = Field(5, gt=0)
-    """Seconds before the reranker is given up and the vector store's order stands."""
+    """A model of task score that re-orders what was found. Only a cross-encoder is worth its time."""
+    embed_timeout_s: float = Field(1.5, gt=0)
+    """Seconds before the embedder is given up and chunks are found by keywords alone."""
+    rerank_timeout_s: float = Field(1.5, gt=0)
+    """Seconds before the reranker is given up and the order of the search stands."""
+    rewrite: bool = False
+    """Whether the model first rewrites a follow-up question ("and in winter?") so that it can be searched for. One
+    short call more before the answer begins, for questions with a history only."""
+    rewrite_timeout_s: float = Field(1.5, gt=0)
+    """Seconds before that is given up and the question is searched for as it is."""
+    max_concurrent: int = Field(32, ge=1)
+    """Questions of one replica that embed, search, rerank or rewrite at the same time, each stage by itself. More wait,
+    within the stage's seconds; so a slow stage degrades answers rather than piling up requests."""
+    strict: bool = False
+    """Whether a question is refused with 503 when nothing can be searched, rather than answered without sources."""
     vector_store: VectorStore
-    """Where vectors live."""
+    """Where chunks and their vectors live."""
+    keywords: bool = True
+    """Whether chunks are found by their words (BM25) as well as by their vectors. Off for documents in a language that
+    keyword search cannot split into words."""
     collection: str = Field("", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
-    """The Milvus collection; empty: the pipeline's name with _ for -."""
+    """The store's collection; empty: the pipeline's name with _ for -."""
+    tenancy: Literal["shared", "tenant"] = "shared"
+    """Whose documents these are. shared: everyone who may name the pipeline uploads, lists, deletes and asks the same.
+    tenant: each tenant has a collection of its own, and knows of no other."""
     chunking: Chunking = Chunking()
     """How documents are cut."""
     top_k: int = Field(5, ge=1, le=100)
     """Chunks put before the model."""
     min_score: float = Field(0.2, ge=-1, le=1)
-    """Chunks less similar to the question (cosine) than this are left out."""
+    """Chunks less similar to the question (cosine) than this are not found by their vectors. When there is none that
+    similar, nothing relevant was found."""
+    unfound: Literal["say", "answer"] = "say"
+    """When nothing relevant was found. say: that sentence is the answer, and no model is called. answer: the model
+    answers after that sentence. An answer that must be JSON is always the model's."""
+    links: Literal["sources", "any"] = "sources"
+    """Which links and images an answer may have. sources: those that stand in the sources or in the conversation, so
+    that a document cannot have the model send data to its author; others become `[link removed]`. any: all."""
     max_context_words: int = Field(700, ge=50)
     """Words of context at most; lower it for a model with a small window."""
     max_history_words: int = Field(200, ge=0)

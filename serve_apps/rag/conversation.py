@@ -10,6 +10,9 @@ from serve_apps.rag.config import Pipeline
 #: The request's own fields for the length of an answer; the second is OpenAI's newer name.
 _LENGTHS = ("max_tokens", "max_completion_tokens")
 
+#: The request's fields that are the pipeline's and unknown to models.
+OWN_FIELDS = frozenset({"filter"})
+
 
 class Message(TypedDict):
     """A message of a chat completion, its content as plain text."""
@@ -52,7 +55,8 @@ def read(body: Mapping[str, Any]) -> Conversation:
 
 def request_for(pipeline: Pipeline, body: Mapping[str, Any], messages: list[Message]) -> dict[str, Any]:
     """The request to the pipeline's model: the client's own, with the pipeline's prompt, bounds and defaults."""
-    request = {"temperature": pipeline.temperature, **body, "model": pipeline.llm, "messages": messages}
+    asked_for = {name: value for name, value in body.items() if name not in OWN_FIELDS}
+    request = {"temperature": pipeline.temperature, **asked_for, "model": pipeline.llm, "messages": messages}
     asked = [name for name in _LENGTHS if request.get(name) is not None]
     for name in asked:
         if not isinstance(request[name], int) or request[name] < 1:

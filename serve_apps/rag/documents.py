@@ -5,22 +5,26 @@ A reader per media type; ``READERS`` is the list of what this server can read.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from email.message import Message
-from io import BytesIO
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from bs4 import BeautifulSoup, Tag
-from bs4.element import NavigableString, PageElement, PreformattedString
 from markdown_it import MarkdownIt
-from pypdf import PdfReader
-from pypdf.errors import PyPdfError
 
-from serve_apps.common.errors import InvalidRequest, UnsupportedMediaType
+from serve_apps.common.errors import InvalidRequest, TooLarge, UnsupportedMediaType
+from serve_apps.rag import docx, html, pdf
+from serve_apps.rag.sections import Headings, Section, Unreadable
+
+#: The text of one document at most, in characters; a file may unpack to far more than its bytes.
+MAX_TEXT_CHARS = 32 * 1024 * 1024
+
+#: Lines of a Markdown document at most: their parser takes 50 µs and 1 KB for each.
+MAX_MARKDOWN_LINES = 100_000
 
 #: Where a client's tool knows no better; the file name's extension decides then.
 _UNKNOWN_TYPES = frozenset({"", "application/octet-stream"})
+
+DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 _EXTENSIONS = {
     ".txt": "text/plain",
@@ -29,29 +33,10 @@ _EXTENSIONS = {
     ".html": "text/html",
     ".htm": "text/html",
     ".pdf": "application/pdf",
+    ".docx": DOCX,
 }
 
-#: Parts of a web page that are not its content.
-_HTML_FURNITURE = ("script", "style", "noscript", "template", "nav", "footer", "aside", "svg", "iframe", "button")
-_HTML_HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_HTML_BLOCK = re.compile(
-    "address|article|blockquote|br|dd|details|div|dl|dt|figcaption|figure|form|header|hr|li|main|ol|p|pre|section|"
-    "summary|table|td|th|tr|ul"
-)
-
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-_BLANK_LINES = re.compile(r"\n\s*\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of a document that belongs together."""
-
-    text: str
-    heading: tuple[str, ...] = ()
-    """The headings it stands under, outermost first."""
-    page: int | None = None
-    """The page it is on, counted from 1, for paged formats."""
 
 
 def read(content: bytes, content_type: str, name: str) -> list[Section]:
@@ -65,6 +50,7 @@ def read(content: bytes, content_type: str, name: str) -> list[Section]:
     Raises:
         UnsupportedMediaType: no reader for this type.
         InvalidRequest: broken, encrypted, in another encoding than stated, or without text.
+        TooLarge: more text than ``MAX_TEXT_CHARS``.
     """
     media_type, charset = _parse(content_type)
     if media_type in _UNKNOWN_TYPES:
@@ -81,10 +67,14 @@ def read(content: bytes, content_type: str, name: str) -> list[Section]:
         raise _invalid(name, f"is not {charset or 'UTF-8'} text; convert it or state its charset") from error
     except LookupError as error:
         raise _invalid(name, f"states the unknown charset {charset!r}") from error
-    except _Unreadable as error:
+    except Unreadable as error:
         raise _invalid(name, str(error)) from error
     if not found:
         raise _invalid(name, "holds no text")
+    if sum(len(section.text) for section in found) > MAX_TEXT_CHARS:
+        raise TooLarge(
+            f"document {name!r}: holds more than {MAX_TEXT_CHARS} characters; split it", code="document_too_large"
+        )
     return found
 
 
@@ -103,14 +93,10 @@ def _invalid(name: str, problem: str) -> InvalidRequest:
     return InvalidRequest(f"document {name!r}: {problem}", code="invalid_document")
 
 
-class _Unreadable(Exception):
-    """What is wrong with a document, as the end of a sentence."""
-
-
 def _decode(content: bytes, charset: str | None) -> str:
     text = content.decode(charset or "utf-8-sig")
     if "\0" in text:
-        raise _Unreadable("is binary, not text")
+        raise Unreadable("is binary, not text")
     return text.replace("\r\n", "\n")
 
 
@@ -122,81 +108,27 @@ def _read_markdown(content: bytes, charset: str | None) -> Iterator[Section]:
     """A section per heading; the text stays Markdown, since models read it well."""
     text = _FRONT_MATTER.sub("", _decode(content, charset))
     lines = text.split("\n")
-    tokens = MarkdownIt("commonmark").parse(text)
-    path: dict[int, str] = {}
+    if len(lines) > MAX_MARKDOWN_LINES:
+        raise Unreadable(f"has more than {MAX_MARKDOWN_LINES} lines; split it")
+    # Only the headings are asked for, so links and emphasis need no parsing.
+    tokens = MarkdownIt("commonmark").disable("inline").parse(text)
+    headings = Headings()
     begins = 0
     for opening, inline in pairwise(tokens):
         # Headings inside quotes and lists (level > 0) are part of what is quoted or listed.
         if opening.type != "heading_open" or opening.level or opening.map is None:
             continue
-        yield Section("\n".join(lines[begins : opening.map[0]]).strip(), tuple(path.values()))
-        path = _under(path, int(opening.tag[1:]), " ".join(inline.content.split()))
+        yield Section("\n".join(lines[begins : opening.map[0]]).strip(), headings.path)
+        headings.enter(int(opening.tag[1:]), " ".join(inline.content.split()))
         begins = opening.map[1]
-    yield Section("\n".join(lines[begins:]).strip(), tuple(path.values()))
-
-
-def _under(path: dict[int, str], level: int, heading: str) -> dict[int, str]:
-    """The heading path after a new heading: it ends every heading of its level or deeper."""
-    above = {other: text for other, text in path.items() if other < level}
-    return {**above, level: heading} if heading else above
-
-
-def _read_html(content: bytes, charset: str | None) -> Iterator[Section]:
-    """A section per heading; the page's title stands above all headings."""
-    if charset:
-        "".encode(charset)  # an unknown charset is the client's error; bs4 would guess another
-    soup = BeautifulSoup(content, "html.parser", from_encoding=charset)
-    title = soup.title.get_text(" ", strip=True) if soup.title else ""
-    for furniture in soup.find_all([*_HTML_FURNITURE, "title"]):
-        furniture.decompose()
-    path = _under({}, 0, title)
-    parts: list[str] = []
-    for node in soup.descendants:
-        if isinstance(node, Tag) and node.name in _HTML_HEADINGS:
-            yield _html_section(parts, path)
-            heading = node.get_text(" ", strip=True)
-            path = _under(path, _HTML_HEADINGS[node.name], "" if heading == title else heading)
-            parts = []
-        elif isinstance(node, Tag) and _HTML_BLOCK.fullmatch(node.name):
-            parts.append("\n")
-        elif _is_text(node):
-            preformatted = node.find_parent("pre")
-            parts.append(str(node) if preformatted else re.sub(r"\s+", " ", str(node)))
-    yield _html_section(parts, path)
-
-
-def _is_text(node: PageElement) -> bool:
-    """Whether ``node`` is text of the page: no comment or doctype, and not a heading's, which is in the path."""
-    if not isinstance(node, NavigableString) or isinstance(node, PreformattedString):
-        return False
-    return node.find_parent(list(_HTML_HEADINGS)) is None
-
-
-def _html_section(parts: list[str], path: dict[int, str]) -> Section:
-    lines = (line.rstrip() for line in "".join(parts).split("\n"))
-    return Section(_BLANK_LINES.sub("\n", "\n".join(lines)).strip(), tuple(path.values()))
-
-
-def _read_pdf(content: bytes, _: str | None) -> Iterator[Section]:
-    """A section per page."""
-    try:
-        pdf = PdfReader(BytesIO(content))
-        if pdf.is_encrypted:
-            raise _Unreadable("is encrypted; send it without a password")
-        pages = [page.extract_text() for page in pdf.pages]
-    except (PyPdfError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        # pypdf meets broken files with whatever the broken part provokes, not only with its own errors.
-        raise _Unreadable("is not a readable PDF") from error
-    if not any(text.strip() for text in pages):
-        raise _Unreadable("holds no text; a scanned PDF needs OCR first")
-    for number, text in enumerate(pages, start=1):
-        yield Section(text.strip(), page=number)
+    yield Section("\n".join(lines[begins:]).strip(), headings.path)
 
 
 #: The media types this server reads.
 READERS: dict[str, Callable[[bytes, str | None], Iterator[Section]]] = {
     "text/plain": _read_plain,
     "text/markdown": _read_markdown,
-    "text/html": _read_html,
-    "application/pdf": _read_pdf,
+    "text/html": html.read,
+    "application/pdf": pdf.read,
+    DOCX: docx.read,
 }

@@ -1,18 +1,32 @@
-"""From a document to its chunks in the vector store; what has not changed is left as it is."""
+"""From documents to their chunks in the vector store; what has not changed is left as it is."""
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any, Literal
 
 import orjson
 
+from serve_apps.common.errors import InvalidRequest, ServingError
+from serve_apps.common.gateway_client import Caller
 from serve_apps.rag import chunking, documents
+from serve_apps.rag.chunking import Chunk, Outline
+from serve_apps.rag.concurrency import gathered
 from serve_apps.rag.config import Pipeline
-from serve_apps.rag.gateway_client import Caller, GatewayClient
+from serve_apps.rag.gateway_client import EMBEDDING_BATCH, GatewayClient
 from serve_apps.rag.observation import Observer
-from serve_apps.rag.vector_store import StoredDocument, VectorStore
+from serve_apps.rag.sections import Unreadable
+from serve_apps.rag.tokens import TokenCounter
+from serve_apps.rag.vector_store import StoredDocument, Vector, VectorStore
+
+#: Embedding requests of one upload at the same time: one is computed while others travel.
+CONCURRENCY = 4
+#: Documents are cut, embedded and written in groups of about so much text, in characters: some 500 chunks of the usual
+#: size, which keep the embedder busy, while a large upload is never in memory with all its vectors.
+GROUP_CHARS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +45,22 @@ class Ingested:
 
     id: str
     chunks: int
-    status: Literal["indexed", "unchanged"]
+    status: Literal["indexed", "unchanged", "failed"]
+    error: ServingError | None = None
+    """Why it failed; what was stored under its id before is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A document to be brought in."""
+
+    document: Document
+    content_hash: str
+    outline: list[Outline]
+
+    @property
+    def chars(self) -> int:
+        return sum(len(each.section.text) for each in self.outline)
 
 
 class Ingester:
@@ -45,33 +74,85 @@ class Ingester:
         self._store = store
         self._gateway = gateway
         self._observer = observer
+        self._counter = TokenCounter(pipeline.embedder, gateway)
 
     async def ingest(self, given: Sequence[Document], caller: Caller) -> list[Ingested]:
-        """Bring in documents one after the other, each replacing what was stored under its id.
+        """Bring in documents, each replacing what was stored under its id; what became of each, in their order.
 
         Every document is read before the first is stored, so a request with an unreadable one changes nothing. When
         the embedder or the store fails half-way, sending the same request again goes on where this one ended.
 
         Raises:
-            ServingError: an unreadable document, or a failing embedder or store.
+            ServingError: an unreadable document, or a failing embedder or store that let no document through.
         """
-        read = [await asyncio.to_thread(self._chunks, document) for document in given]
-        done = [await self._bring_in(document, chunks, caller) for document, chunks in zip(given, read, strict=True)]
-        if any(each.status == "indexed" for each in done):
+        done: dict[str, Ingested] = {}
+        changed: list[_Read] = []
+        for document in given:
+            content_hash = self._hash(document)
+            known = await self._store.document(document.id)
+            if known is not None and known.content_hash == content_hash:
+                done[document.id] = Ingested(document.id, known.chunks, "unchanged")
+            else:
+                changed.append(await asyncio.to_thread(_read, document, content_hash))
+        broken: ServingError | None = None
+        for group in _groups(changed):
+            brought = _failed(group, broken) if broken else await self._bring_in(group, caller)
+            done |= {each.id: each for each in brought}
+            broken = broken or _outage(brought)
+        if any(each.status == "indexed" for each in done.values()):
             await self._store.flush()
-        return done
+        failures = [each.error for each in done.values() if each.error is not None]
+        if failures and len(failures) == len(done):
+            raise failures[0]
+        return [done[document.id] for document in given]
 
-    def _chunks(self, document: Document) -> list[chunking.Chunk]:
-        sections = documents.read(document.content, document.content_type, document.id)
-        return chunking.chunks(document.id, sections, self._pipeline.chunking)
+    async def _bring_in(self, group: Sequence[_Read], caller: Caller) -> list[Ingested]:
+        """Cut, embed and write some documents together."""
+        try:
+            cut = await self._cut(group, caller)
+            passages = [chunk.passage for chunks in cut for chunk in chunks]
+            vectors = iter(await self._embed(passages, caller))
+        except ServingError as error:
+            if isinstance(error, InvalidRequest) and len(group) > 1:
+                # The embedder refuses a text, and does not say which.
+                return [await self._alone(each, caller) for each in group]
+            return _failed(group, error)
+        return [
+            await self._write(each, chunks, islice(vectors, len(chunks)))
+            for each, chunks in zip(group, cut, strict=True)
+        ]
 
-    async def _bring_in(self, document: Document, chunks: list[chunking.Chunk], caller: Caller) -> Ingested:
-        record = StoredDocument(document.id, len(chunks), self._hash(document), document.metadata)
-        known = await self._store.document(document.id)
-        if known is not None and known.content_hash == record.content_hash:
-            return Ingested(document.id, known.chunks, "unchanged")
-        vectors = await self._gateway.embed(self._pipeline.embedder, [chunk.passage for chunk in chunks], caller)
-        await self._store.replace(record, chunks, vectors)
+    async def _alone(self, read: _Read, caller: Caller) -> Ingested:
+        [ingested] = await self._bring_in([read], caller)
+        return ingested
+
+    async def _cut(self, group: Sequence[_Read], caller: Caller) -> list[list[Chunk]]:
+        settings = self._pipeline.chunking
+        room = await self._counter.room(settings.max_tokens, caller)
+        sizes: dict[str, int] = {}
+        texts = [text for each in group for outline in each.outline for text in outline.texts()]
+        while texts:
+            sizes |= await self._counter.count(texts, caller)
+            texts = chunking.too_long(texts, sizes, room)
+
+        def cut() -> list[list[Chunk]]:
+            overlap = settings.overlap_tokens
+            return [chunking.chunks(each.document.id, each.outline, sizes, room, overlap) for each in group]
+
+        return await asyncio.to_thread(cut)
+
+    async def _embed(self, passages: Sequence[str], caller: Caller) -> list[Vector]:
+        batches = (passages[at : at + EMBEDDING_BATCH] for at in range(0, len(passages), EMBEDDING_BATCH))
+        calls = (partial(self._gateway.embed, self._pipeline.embedder, batch, caller) for batch in batches)
+        return [vector for batch in await gathered(calls, CONCURRENCY) for vector in batch]
+
+    async def _write(self, read: _Read, chunks: Sequence[Chunk], vectors: Iterable[Vector]) -> Ingested:
+        document = read.document
+        record = StoredDocument(document.id, len(chunks), read.content_hash, document.metadata)
+        try:
+            await self._store.replace(record, chunks, list(vectors))
+        except ServingError as error:
+            return Ingested(document.id, 0, "failed", error)
         self._observer.ingested(self._name, len(chunks))
         return Ingested(document.id, len(chunks), "indexed")
 
@@ -85,3 +166,34 @@ class Ingester:
         ]
         made_from = orjson.dumps(made_with, option=orjson.OPT_SORT_KEYS) + document.content
         return hashlib.sha256(made_from).hexdigest()
+
+
+def _read(document: Document, content_hash: str) -> _Read:
+    sections = documents.read(document.content, document.content_type, document.id)
+    try:
+        return _Read(document, content_hash, chunking.outline(sections))
+    except Unreadable as error:
+        raise InvalidRequest(f"document {document.id!r}: {error}", code="invalid_document") from error
+
+
+def _failed(group: Iterable[_Read], error: ServingError) -> list[Ingested]:
+    return [Ingested(each.document.id, 0, "failed", error) for each in group]
+
+
+def _outage(brought: Iterable[Ingested]) -> ServingError | None:
+    """What will let no other document through either."""
+    errors = (each.error for each in brought if each.error is not None)
+    return next((error for error in errors if not isinstance(error, InvalidRequest)), None)
+
+
+def _groups(read: Iterable[_Read]) -> Iterator[list[_Read]]:
+    group: list[_Read] = []
+    chars = 0
+    for each in read:
+        if group and chars + each.chars > GROUP_CHARS:
+            yield group
+            group, chars = [], 0
+        group.append(each)
+        chars += each.chars
+    if group:
+        yield group

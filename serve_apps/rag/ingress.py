@@ -1,31 +1,29 @@
 """The HTTP routes of the RAG app: documents in, answers out."""
 
-import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-import orjson
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
-from serve_apps.common.errors import InvalidRequest, MethodNotAllowed, NotFound, ServingError
+from serve_apps.common import responses
+from serve_apps.common.disconnect import CancelOnDisconnect
+from serve_apps.common.errors import InvalidRequest, NotFound
+from serve_apps.common.gateway_client import Caller
 from serve_apps.common.logging import request_id
-from serve_apps.common.middleware import ASGIApp, Guard, Receive, Scope, Send
+from serve_apps.common.middleware import ASGIApp, Guard
 from serve_apps.common.protocol import DEGRADED_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
 from serve_apps.common.secrets import InternalCredential
-from serve_apps.rag import bodies, conversation, prompt
+from serve_apps.rag import bodies, conversation, filters, prompt, unfound
 from serve_apps.rag.answer import Answer
 from serve_apps.rag.conversation import Conversation
-from serve_apps.rag.disconnect import CancelOnDisconnect
-from serve_apps.rag.gateway_client import Caller, GatewayClient
+from serve_apps.rag.gateway_client import GatewayClient
+from serve_apps.rag.ingestion import Ingested
 from serve_apps.rag.observation import Observer
 from serve_apps.rag.pipelines import Pipelines, RunningPipeline
-
-logger = logging.getLogger(__name__)
 
 
 def build_asgi(
@@ -39,17 +37,16 @@ def build_asgi(
         yield
         await gateway.close()
 
-    # Starlette types a handler as one that takes any Exception.
-    refusals: dict[Any, Any] = {ServingError: _refused, HTTPException: _http_refused, Exception: _broke}
     app = Starlette(
         routes=[
             Route("/v1/rag/{pipeline}/documents", routes.documents, methods=["GET", "POST"]),
             Route("/v1/rag/{pipeline}/documents/{document:path}", routes.delete_document, methods=["DELETE"]),
             Route("/v1/rag/{pipeline}/query", routes.query, methods=["POST"]),
+            Route("/v1/rag/{pipeline}/search", routes.search, methods=["POST"]),
             Route("/v1/chat/completions", routes.chat, methods=["POST"]),
         ],
         lifespan=lifespan,
-        exception_handlers=refusals,
+        exception_handlers=responses.HANDLERS,
     )
     app.router.redirect_slashes = False  # a redirect would leave the gateway's route
     return Guard(CancelOnDisconnect(app), credential=credential, allows=_allows)
@@ -72,10 +69,10 @@ class Routes:
         pipeline = self._pipeline(request)
         if request.method == "POST":
             given = await bodies.read_documents(request, pipeline.settings.max_document_bytes)
-            return _json({"documents": await pipeline.ingester.ingest(given, _caller(request))})
+            return _ingested(await pipeline.ingester.ingest(given, _caller(request)))
         stored = await pipeline.store.documents()
         listed = [{"id": each.id, "chunks": each.chunks, "metadata": each.metadata} for each in stored]
-        return _json({"documents": listed})
+        return responses.json({"documents": listed})
 
     async def delete_document(self, request: Request) -> Response:
         """A document and its chunks out."""
@@ -84,19 +81,29 @@ class Routes:
         chunks = await pipeline.store.delete(document)
         if not chunks:
             raise NotFound(f"no such document {document!r} in pipeline {pipeline.name!r}", code="document_not_found")
-        return _json({"id": document, "chunks": chunks, "status": "deleted"})
+        return responses.json({"id": document, "chunks": chunks, "status": "deleted"})
+
+    async def search(self, request: Request) -> Response:
+        """Chunks that a question finds, without an answer."""
+        pipeline = self._pipeline(request)
+        search = bodies.parse(bodies.Search, await bodies.read_json(request))
+        where = filters.parse(search.filter)
+        found = await pipeline.retriever.find(search.query.strip(), _caller(request), search.limit, where)
+        return responses.json({"results": found.results(), "degraded": found.degraded}, headers=_flags(found.degraded))
 
     async def query(self, request: Request) -> Response:
         """A question, answered from the documents."""
         pipeline = self._pipeline(request)
         query = bodies.parse(bodies.Query, await bodies.read_json(request))
-        body: dict[str, Any] = {"stream_options": {"include_usage": True}} if query.stream else {}
+        body: dict[str, Any] = {"filter": query.filter}
+        if query.stream:
+            body["stream_options"] = {"include_usage": True}
         answer, completion = await self._prepare(
-            pipeline, Conversation(query.question.strip()), body, _caller(request), query.top_k
+            pipeline, Conversation(query.question.strip()), body, _caller(request), query.top_k, query.filter
         )
         if not query.stream:
             return _answered(answer.query(await self._complete(pipeline, completion, _caller(request))), answer)
-        payloads = self._stream(pipeline, completion, _caller(request))
+        payloads = self._stream(pipeline, completion, body, _caller(request))
         return await _streamed(payloads, answer.query_events(payloads), answer)
 
     async def chat(self, request: Request) -> Response:
@@ -104,15 +111,17 @@ class Routes:
         body = await bodies.read_json(request)
         if not isinstance(body, dict) or not isinstance(body.get("model"), str):
             raise InvalidRequest("model: required, the pipeline's name", param="model")
-        pipeline = self._pipelines.find(body["model"])
-        answer, completion = await self._prepare(pipeline, conversation.read(body), body, _caller(request))
+        pipeline = self._pipelines.find(body["model"], _caller(request).tenant)
+        answer, completion = await self._prepare(
+            pipeline, conversation.read(body), body, _caller(request), given_filter=body.get("filter")
+        )
         if not body.get("stream"):
             return _answered(answer.chat(await self._complete(pipeline, completion, _caller(request))), answer)
-        payloads = self._stream(pipeline, completion, _caller(request))
+        payloads = self._stream(pipeline, completion, body, _caller(request))
         return await _streamed(payloads, answer.chat_events(payloads), answer)
 
     def _pipeline(self, request: Request) -> RunningPipeline:
-        return self._pipelines.find(request.path_params["pipeline"])
+        return self._pipelines.find(request.path_params["pipeline"], _caller(request).tenant)
 
     async def _prepare(
         self,
@@ -121,22 +130,36 @@ class Routes:
         body: dict[str, Any],
         caller: Caller,
         top_k: int | None = None,
-    ) -> tuple[Answer, dict[str, Any]]:
-        """Retrieve; returns how the answer will leave, and the request to the model."""
+        given_filter: Any = None,
+    ) -> tuple[Answer, dict[str, Any] | None]:
+        """Retrieve; returns how the answer will leave, and the request to the model, None if it is not asked."""
         settings = pipeline.settings
-        retrieval = await pipeline.retriever.retrieve(said.question, caller, top_k)
+        where = filters.parse(given_filter)
+        retrieval = await pipeline.retriever.retrieve(said.question, caller, top_k, where, said.history)
+        must_be_json = bool(body.get("response_format"))
+        if settings.unfound == "say" and not retrieval.sources and retrieval.searched and not must_be_json:
+            return Answer(pipeline.name, retrieval), None
         messages = prompt.messages(settings.system_prompt, said, retrieval, settings.max_history_words)
         # A notice would break the syntax of an answer that must be JSON; header and body still flag it.
-        notice = "" if body.get("response_format") else prompt.notice(retrieval)
-        return Answer(pipeline.name, retrieval, notice), conversation.request_for(settings, body, messages)
+        notice = "" if must_be_json else prompt.notice(retrieval)
+        links = None if settings.links == "any" else prompt.addresses(settings.system_prompt, said, retrieval)
+        return Answer(pipeline.name, retrieval, notice, links), conversation.request_for(settings, body, messages)
 
-    async def _complete(self, pipeline: RunningPipeline, completion: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    async def _complete(
+        self, pipeline: RunningPipeline, completion: dict[str, Any] | None, caller: Caller
+    ) -> dict[str, Any]:
+        if completion is None:
+            return unfound.completion()
         with self._observer.stage(pipeline.name, "generate"):
             return await self._gateway.chat(completion, caller)
 
     async def _stream(
-        self, pipeline: RunningPipeline, completion: dict[str, Any], caller: Caller
+        self, pipeline: RunningPipeline, completion: dict[str, Any] | None, body: dict[str, Any], caller: Caller
     ) -> AsyncGenerator[bytes, None]:
+        if completion is None:
+            async for payload in unfound.payloads(body):
+                yield payload
+            return
         with self._observer.stage(pipeline.name, "generate"):
             async with aclosing(self._gateway.stream_chat(completion, caller)) as payloads:
                 async for payload in payloads:
@@ -149,16 +172,24 @@ def _caller(request: Request) -> Caller:
     return Caller(request.headers.get(TENANT_HEADER, ""), rid)
 
 
-def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), status, headers, "application/json")
+def _ingested(documents: Sequence[Ingested]) -> Response:
+    """What became of each document; 207 if some failed. Then the same request again brings in only those."""
+    failures = [each.error for each in documents if each.error is not None]
+    reports = []
+    for each in documents:
+        report: dict[str, Any] = {"id": each.id, "chunks": each.chunks, "status": each.status}
+        reports.append(report | each.error.body() if each.error else report)
+    retry_after_s = max((error.retry_after_s or 0 for error in failures), default=0)
+    headers = {"retry-after": str(retry_after_s)} if retry_after_s else {}
+    return responses.json({"documents": reports}, 207 if failures else 200, headers)
 
 
-def _flags(answer: Answer) -> dict[str, str]:
-    return {DEGRADED_HEADER: ",".join(answer.retrieval.degraded)} if answer.retrieval.degraded else {}
+def _flags(degraded: Sequence[str]) -> dict[str, str]:
+    return {DEGRADED_HEADER: ",".join(degraded)} if degraded else {}
 
 
 def _answered(body: dict[str, Any], answer: Answer) -> Response:
-    return _json(body, headers=_flags(answer))
+    return responses.json(body, headers=_flags(answer.retrieval.degraded))
 
 
 async def _streamed(
@@ -173,39 +204,4 @@ async def _streamed(
             async for event in events:
                 yield event
 
-    return _EventStream(body(), headers={"cache-control": "no-cache", **_flags(answer)})
-
-
-class _EventStream(StreamingResponse):
-    """Closes what makes its events together with itself, so the model stops when the client has gone."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, events: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
-        super().__init__(events, headers=headers)
-        self._events = events
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._events):
-            await super().__call__(scope, receive, send)
-
-
-async def _refused(_: Request, error: ServingError) -> Response:
-    return Response(error.encoded(), error.status, error.headers())
-
-
-async def _http_refused(request: Request, error: HTTPException) -> Response:
-    """Starlette's own refusals (no such route, a malformed form) in OpenAI's shape."""
-    if error.status_code == 404:
-        refusal: ServingError = NotFound(f"No such path: {request.method} {request.url.path}", code="unknown_path")
-    elif error.status_code == 405:
-        allow = sorted((error.headers or {})["Allow"].split(", "))
-        refusal = MethodNotAllowed(f"{request.url.path} does not answer {request.method}", allow=allow)
-    else:
-        refusal = InvalidRequest(error.detail)
-    return await _refused(request, refusal)
-
-
-async def _broke(request: Request, error: Exception) -> Response:
-    logger.error("request failed", exc_info=error, extra={"path": request.url.path})
-    return await _refused(request, ServingError("Internal error; the server's log has it under this request's id."))
+    return responses.EventStream(body(), _flags(answer.retrieval.degraded))

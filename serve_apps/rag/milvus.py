@@ -1,32 +1,30 @@
-"""Milvus as the vector store: a server, or embedded in this process (milvus-lite); one client, one code.
+"""A Milvus server as the vector store: vectors and full text (BM25), both its own.
 
 One row per chunk. A document's first chunk is written last and carries the number of its chunks: it is the document's
 record, so listing needs no second collection and an interrupted write never looks complete. Rows are addressed by a
-hash of the document's id, so no client's text is ever part of a filter expression.
+hash of the document's id and filtered by hashes of its metadata, so no client's text is ever part of an expression.
 """
 
 import asyncio
 import hashlib
 import logging
-import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
-from pymilvus import DataType, MilvusClient, MilvusException
+import numpy as np
+from pymilvus import DataType, Function, FunctionType, MilvusClient, MilvusException
 
 from serve_apps.common.errors import Unavailable, UpstreamFailed
 from serve_apps.rag import config
 from serve_apps.rag.chunking import MAX_CHUNK_BYTES, MAX_HEADING_CHARS, Chunk
-from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS, Hit, StoredDocument, Vector
-
-#: The folder of embedded stores whose uri is a relative file name; ``LLM_SERVING_DATA`` names another.
-DEFAULT_DATA = "/var/lib/llm-serving"
+from serve_apps.rag.filters import FACET_CHARS, Filter, facets
+from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS, Hit, StoredDocument, Vector, other_dimension
 
 WRITE_TIMEOUT_S = 60  # for one batch of rows, a flush or a listing; far above what a healthy store takes
+RECORD_TIMEOUT_S = 10  # for one record: patient, since it is asked for by who writes
 WRITE_ROWS = 256  # rows per request: 2 MB with 1,024 dimensions and long chunks, far below gRPC's limit
 LIST_ROWS = 1000  # rows per page of a listing
 THREADS = 8  # calls to one store at a time; a hanging store must not use up the event loop's own threads
@@ -35,12 +33,12 @@ RETRY_AFTER_S = 5
 #: Rows a replica wrote itself are found by its next search, without the wait that "Strong" costs each search.
 SEARCH_CONSISTENCY = "Session"
 
+#: Of one document; more than 8 KiB of metadata can have.
+MAX_FACETS = 4096
+
 _UTF8_BYTES = 4  # of a character at most; Milvus counts a VARCHAR's length in bytes
 _RECORD_FIELDS = ["document", "chunks", "content_hash", "metadata"]
-_CHUNK_FIELDS = ["document", "chunk", "text", "heading", "page"]
-
-#: Held while a client connects: of two threads that open one file, milvus-lite fails the second.
-_CONNECTING = threading.Lock()
+_CHUNK_FIELDS = ["document", "chunk", "passage", "heading", "page"]
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -58,12 +56,11 @@ class Milvus:
         self._collection = _Collection(settings, collection)
         self._name = collection
         self._timeout_s = settings.timeout_s
-        self._embedded = settings.embedded
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"milvus-{collection}")
         self._writing = asyncio.Lock()  # two versions of one document must not be written in turns
 
     async def document(self, document: str) -> StoredDocument | None:
-        rows = await self._run(self._timeout_s, self._collection.records, f'id == "{_row_id(document, 0)}"')
+        rows = await self._run(RECORD_TIMEOUT_S, self._collection.records, f'id == "{_row_id(document, 0)}"')
         return _stored(rows[0]) if rows else None
 
     async def documents(self) -> list[StoredDocument]:
@@ -86,15 +83,21 @@ class Milvus:
             await self._run(WRITE_TIMEOUT_S, self._collection.delete, f'document_key == "{_key(document)}"')
         return stored.chunks if stored else 0
 
-    async def search(self, vector: Vector, limit: int) -> list[Hit]:
-        found = await self._run(self._timeout_s, self._collection.search, vector, limit)
-        return [Hit(_chunk(each["entity"]), float(each["distance"])) for each in found]
+    async def search(self, vector: Vector, limit: int, where: Filter | None = None) -> list[Hit]:
+        return _hits(await self._run(self._timeout_s, self._collection.search, vector, limit, where))
+
+    async def keyword_search(self, text: str, limit: int, where: Filter | None = None) -> list[Hit]:
+        found = await self._run(self._timeout_s, self._collection.keyword_search, text, limit, where)
+        # milvus-lite, which the tests take for a server, has the sign turned.
+        return [replace(hit, score=abs(hit.score)) for hit in _hits(found)]
+
+    async def vectors(self, chunks: Sequence[Chunk]) -> list[Vector]:
+        ids = [_row_id(chunk.document, chunk.index) for chunk in chunks]
+        rows = await self._run(self._timeout_s, self._collection.vectors, ids)
+        return [np.asarray(row["vector"], dtype=np.float32) for row in rows]
 
     async def flush(self) -> None:
-        # Embedded, rows not yet flushed are scanned in Python: 80 ms for 2,000 of them, 3 ms once flushed.
-        # A server seals its segments itself, and limits how often it may be told to.
-        if self._embedded:
-            await self._run(WRITE_TIMEOUT_S, self._collection.flush)
+        """Nothing: a server seals its segments itself, and limits how often it may be told to."""
 
     async def _run(self, timeout_s: float, work: Callable[..., T], *args: Any) -> T:
         """Blocking ``work(timeout_s, *args)`` in a thread; a thread that is given up ends by that same timeout."""
@@ -119,8 +122,8 @@ class _Collection:
     """
 
     def __init__(self, settings: config.VectorStore, name: str) -> None:
-        self._uri = _embedded_path(settings.uri) if settings.embedded else settings.uri
-        self._embedded = settings.embedded
+        self._uri = settings.uri
+        self._language = settings.language
         self._name = name
         self.forget()
 
@@ -147,15 +150,32 @@ class _Collection:
         pages.close()
         return rows
 
-    def search(self, timeout_s: float, vector: Vector, limit: int) -> list[dict[str, Any]]:
+    def search(self, timeout_s: float, vector: Vector, limit: int, where: Filter | None) -> list[dict[str, Any]]:
         client, dimension = self._opened(timeout_s)
         if dimension is None:
             return []
         self._check(dimension, vector)
+        return self._found(client, timeout_s, "vector", vector, limit, where)
+
+    def keyword_search(self, timeout_s: float, text: str, limit: int, where: Filter | None) -> list[dict[str, Any]]:
+        client, dimension = self._opened(timeout_s)
+        return [] if dimension is None else self._found(client, timeout_s, "words", text, limit, where)
+
+    def vectors(self, timeout_s: float, ids: list[str]) -> list[dict[str, Any]]:
+        client, dimension = self._opened(timeout_s)
+        if dimension is None:
+            return []
+        rows: list[dict[str, Any]] = client.get(self._name, ids, output_fields=["vector"], timeout=timeout_s)
+        return rows
+
+    def _found(
+        self, client: MilvusClient, timeout_s: float, field: str, wanted: Any, limit: int, where: Filter | None
+    ) -> list[dict[str, Any]]:
         found = client.search(
             self._name,
-            data=[vector],
-            anns_field="vector",
+            data=[wanted],
+            anns_field=field,
+            filter=_expression(where),
             limit=limit,
             output_fields=_CHUNK_FIELDS,
             timeout=timeout_s,
@@ -177,28 +197,23 @@ class _Collection:
         if dimension is not None:
             client.delete(self._name, filter=condition, timeout=timeout_s)
 
-    def flush(self, timeout_s: float) -> None:
-        client, dimension = self._opened(timeout_s)
-        if dimension is not None:
-            client.flush(self._name, timeout=timeout_s)
-
     def _opened(self, timeout_s: float) -> tuple[MilvusClient, int | None]:
         """The client, and the collection's dimension or None if there is no collection yet."""
-        with _CONNECTING:
-            client = self._client = self._client or self._connect(timeout_s)
+        client = self._client = self._client or MilvusClient(self._uri, timeout=timeout_s)
         dimension = self._dimension
         if dimension is None and client.has_collection(self._name, timeout=timeout_s):
-            # After a restart of an embedded store nothing is loaded; on a server this is a no-op.
-            client.load_collection(self._name, timeout=timeout_s)
-            fields = client.describe_collection(self._name, timeout=timeout_s)["fields"]
-            dimension = next(int(each["params"]["dim"]) for each in fields if each["name"] == "vector")
-            self._dimension = dimension
+            client.load_collection(self._name, timeout=timeout_s)  # a no-op unless somebody released it
+            fields = {
+                each["name"]: each for each in client.describe_collection(self._name, timeout=timeout_s)["fields"]
+            }
+            if not fields.keys() >= {"vector", "words", "facets"}:
+                raise UpstreamFailed(
+                    f"Collection {self._name!r} was not made by this release: name another, then send the documents "
+                    "again.",
+                    code="foreign_collection",
+                )
+            dimension = self._dimension = int(fields["vector"]["params"]["dim"])
         return client, dimension
-
-    def _connect(self, timeout_s: float) -> MilvusClient:
-        if self._embedded:
-            Path(self._uri).parent.mkdir(parents=True, exist_ok=True)
-        return MilvusClient(self._uri, timeout=timeout_s)
 
     def _create(self, client: MilvusClient, timeout_s: float, dimension: int) -> None:
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -206,31 +221,54 @@ class _Collection:
         schema.add_field("document_key", DataType.VARCHAR, max_length=32)
         schema.add_field("document", DataType.VARCHAR, max_length=MAX_DOCUMENT_ID_CHARS * _UTF8_BYTES)
         schema.add_field("chunk", DataType.INT64)
-        schema.add_field("text", DataType.VARCHAR, max_length=MAX_CHUNK_BYTES)
+        schema.add_field(
+            "passage",
+            DataType.VARCHAR,
+            max_length=MAX_CHUNK_BYTES + len("\n") + MAX_HEADING_CHARS * _UTF8_BYTES,
+            enable_analyzer=True,
+            analyzer_params=_analyzer(self._language),
+        )
         schema.add_field("heading", DataType.VARCHAR, max_length=MAX_HEADING_CHARS * _UTF8_BYTES)
         schema.add_field("page", DataType.INT64)
         schema.add_field("chunks", DataType.INT64)
         schema.add_field("content_hash", DataType.VARCHAR, max_length=64)
         schema.add_field("metadata", DataType.JSON)
+        schema.add_field(
+            "facets",
+            DataType.ARRAY,
+            element_type=DataType.VARCHAR,
+            max_capacity=MAX_FACETS,
+            max_length=FACET_CHARS,
+        )
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dimension)
+        schema.add_field("words", DataType.SPARSE_FLOAT_VECTOR)
+        bm25 = Function("bm25", FunctionType.BM25, input_field_names=["passage"], output_field_names=["words"])
+        schema.add_function(bm25)
         index = MilvusClient.prepare_index_params()
-        # Exact where it is embedded (small, and as quick as its HNSW); a server chooses for its size.
-        index.add_index("vector", index_type="FLAT" if self._embedded else "AUTOINDEX", metric_type="COSINE")
+        index.add_index("vector", index_type="AUTOINDEX", metric_type="COSINE")
+        index.add_index("words", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25")
         client.create_collection(self._name, schema=schema, index_params=index, timeout=timeout_s)
         self._dimension = dimension
 
     def _check(self, dimension: int, vector: Vector) -> None:
         if len(vector) != dimension:
-            raise UpstreamFailed(
-                f"Collection {self._name!r} holds vectors of {dimension} dimensions, but the embedder gives "
-                f"{len(vector)}: name another collection for another embedder, then send the documents again.",
-                code="embedder_mismatch",
-            )
+            raise other_dimension(self._name, dimension, len(vector))
 
 
-def _embedded_path(uri: str) -> str:
-    """An absolute path as it is; a relative one below the data folder."""
-    return str(Path(os.environ.get("LLM_SERVING_DATA", DEFAULT_DATA)) / uri)
+def _expression(where: Filter | None) -> str:
+    """A filter in Milvus' language; facets are hexadecimal, so nothing needs quoting."""
+    if where is None:
+        return ""
+    alternatives = (sorted(accepted) for accepted in where.required)
+    return " and ".join(
+        f"ARRAY_CONTAINS_ANY(facets, [{', '.join(repr(facet) for facet in each)}])" for each in alternatives
+    )
+
+
+def _analyzer(language: config.Language) -> dict[str, Any]:
+    """Words as ``keywords`` makes them; the tokenizer separates scripts without spaces, too."""
+    stemmer = [] if language == "none" else [{"type": "stemmer", "language": language}]
+    return {"tokenizer": "standard", "filter": ["lowercase", "asciifolding", *stemmer]}
 
 
 def _key(document: str) -> str:
@@ -247,12 +285,13 @@ def _row(stored: StoredDocument, chunk: Chunk, vector: Vector) -> dict[str, Any]
         "document_key": _key(stored.id),
         "document": stored.id,
         "chunk": chunk.index,
-        "text": chunk.text,
+        "passage": chunk.passage,
         "heading": chunk.heading,
         "page": chunk.page or 0,
         "chunks": stored.chunks,
         "content_hash": stored.content_hash,
         "metadata": dict(stored.metadata),
+        "facets": sorted(facets(stored.metadata)),
         "vector": vector,
     }
 
@@ -261,5 +300,11 @@ def _stored(row: dict[str, Any]) -> StoredDocument:
     return StoredDocument(row["document"], row["chunks"], row["content_hash"], row["metadata"])
 
 
+def _hits(found: list[dict[str, Any]]) -> list[Hit]:
+    return [Hit(_chunk(each["entity"]), float(each["distance"])) for each in found]
+
+
 def _chunk(row: dict[str, Any]) -> Chunk:
-    return Chunk(row["document"], row["chunk"], row["text"], row["heading"], row["page"] or None)
+    heading = row["heading"]
+    text = row["passage"].removeprefix(f"{heading}\n") if heading else row["passage"]
+    return Chunk(row["document"], row["chunk"], text, heading, row["page"] or None)

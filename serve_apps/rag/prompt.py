@@ -7,6 +7,7 @@ right before the question and nothing is said twice.
 import re
 from collections.abc import Sequence
 
+from serve_apps.rag import links
 from serve_apps.rag.chunking import count_words
 from serve_apps.rag.conversation import Conversation, Message
 from serve_apps.rag.retriever import Retrieval, Source
@@ -37,6 +38,16 @@ def notice(retrieval: Retrieval) -> str:
     if retrieval.sources:
         return ""
     return NOTHING_FOUND if retrieval.searched else NOT_SEARCHED
+
+
+def addresses(system_prompt: str, conversation: Conversation, retrieval: Retrieval) -> frozenset[str]:
+    """The addresses that stand in what the model is told: its answer may have these.
+
+    What the assistant said does not count: a document may have led it before.
+    """
+    said = [message["content"] for message in conversation.history if message["role"] == "user"]
+    sources = [text for source in retrieval.sources for text in (source.chunk.document, source.chunk.passage)]
+    return links.addresses([system_prompt, conversation.instruction, conversation.question, *said, *sources])
 
 
 def recent(history: Sequence[Message], max_words: int) -> list[Message]:

@@ -1,25 +1,45 @@
-"""From a question to the sources of its answer: embed, search, drop what is unlike, rerank, pack."""
+"""From a question to the sources of its answer: embed, search, fuse, rerank, pack; without what is down."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from serve_apps.common.errors import ServingError, Unavailable, UpstreamFailed, UpstreamTimeout
+from serve_apps.common.gateway_client import Caller
+from serve_apps.rag import rewriting
 from serve_apps.rag.chunking import Chunk, count_words, first_words
 from serve_apps.rag.config import Pipeline
-from serve_apps.rag.gateway_client import Caller, GatewayClient
+from serve_apps.rag.conversation import Message
+from serve_apps.rag.filters import Filter
+from serve_apps.rag.fusion import fused
+from serve_apps.rag.gateway_client import GatewayClient
 from serve_apps.rag.observation import Observer
-from serve_apps.rag.vector_store import Hit, VectorStore
+from serve_apps.rag.stages import Stages
+from serve_apps.rag.vector_store import Hit, Vector, VectorStore
 
-#: With a reranker, how many times ``top_k`` chunks are fetched for it to choose from.
+#: Chunks that each search contributes, however few are wanted: fusion needs those that stand lower in both.
+SEARCH_DEPTH = 100
+
+#: The best chunks of the first search that the second one is moved towards (relevance feedback, Rocchio). It finds what
+#: is about the same in other words, for one more search and no call of a model.
+FEEDBACK_CHUNKS = 3
+#: The store's seconds are divided by this for it: a slow store must not cost an answer its deadline twice.
+FEEDBACK_SHARE = 3
+
+#: With a reranker, how many times the chunks that are wanted it chooses from, and how many at most.
 RERANK_POOL = 4
+MAX_RERANKED = 100
 
 #: The beginning of a chunk that a citation quotes, in characters.
 QUOTE_CHARS = 200
 
-#: Failures that cost an answer its sources but not its life. What the client must change or wait for is not one.
+RETRY_AFTER_S = 5
+
+#: Failures that cost an answer a stage but not its life. What the client must change or wait for is not one.
 _SURVIVABLE = (UpstreamFailed, Unavailable, UpstreamTimeout)
 
 logger = logging.getLogger(__name__)
@@ -32,8 +52,8 @@ class Source:
     index: int
     """Its number, from 1: what the model writes as [1]."""
     chunk: Chunk
-    score: float
-    """Cosine similarity to the question."""
+    score: float | None
+    """Cosine similarity to the question; None for a chunk that was found by its words alone."""
 
     def citation(self) -> dict[str, Any]:
         """The source as clients see it."""
@@ -41,7 +61,7 @@ class Source:
             "index": self.index,
             "document": self.chunk.document,
             "chunk": self.chunk.index,
-            "score": round(self.score, 4),
+            "score": None if self.score is None else round(self.score, 4),
             "quote": self.chunk.text[:QUOTE_CHARS],
         }
         if self.chunk.page is not None:
@@ -51,15 +71,38 @@ class Source:
         return citation
 
 
+class Match(NamedTuple):
+    """A chunk that was found, in the order of all searches together."""
+
+    chunk: Chunk
+    similarity: float | None
+    """Cosine similarity to the question, where it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """All that was found for a question."""
+
+    matches: tuple[Match, ...] = ()
+    degraded: tuple[str, ...] = ()
+    """The stages that did not take part: rewrite, embed, search, keywords, rerank; or ``retrieval`` (no search at all,
+    or nothing there to search)."""
+    searched: bool = True
+    """Whether there was a search at all."""
+
+    def results(self) -> list[dict[str, Any]]:
+        """The matches as clients see them: a citation's fields, and the whole text."""
+        sources = (Source(index, *match) for index, match in enumerate(self.matches, 1))
+        return [source.citation() | {"text": source.chunk.text} for source in sources]
+
+
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What was found for a question."""
+    """What is put before the model for a question."""
 
     sources: tuple[Source, ...] = ()
     degraded: tuple[str, ...] = ()
-    """The stages that did not take part: ``retrieval`` (no search, or nothing there to search), ``rerank``."""
     searched: bool = True
-    """Whether there was a search at all."""
 
 
 class Retriever:
@@ -73,60 +116,192 @@ class Retriever:
         self._store = store
         self._gateway = gateway
         self._observer = observer
+        self._stages = Stages(name, pipeline.max_concurrent, observer)
 
-    async def retrieve(self, question: str, caller: Caller, top_k: int | None = None) -> Retrieval:
+    async def retrieve(
+        self,
+        question: str,
+        caller: Caller,
+        top_k: int | None = None,
+        where: Filter | None = None,
+        history: Sequence[Message] = (),
+    ) -> Retrieval:
         """The sources for ``question``, at most ``top_k`` (the pipeline's own unless given).
 
+        Args:
+            question: as it was asked.
+            caller: whom it is asked for.
+            top_k: chunks at most.
+            where: which documents may answer.
+            history: what was said before; the question is rewritten by it, if the pipeline does that.
+
         Raises:
-            ServingError: the embedder refused the question or this tenant. A stage that is down degrades the answer.
+            ServingError: the embedder refused the question or this tenant, or nothing can be searched and the pipeline
+                is strict. Otherwise a stage that is down degrades the answer.
         """
-        limit = top_k or self._pipeline.top_k
+        degraded: tuple[str, ...] = ()
+        searched_for = question
+        if history and self._pipeline.rewrite:
+            try:
+                searched_for = await self._rewritten(question, history, caller)
+            except (ServingError, ValueError) as error:
+                degraded = self._degraded("rewrite", str(error))
+        found = await self.find(searched_for, caller, top_k or self._pipeline.top_k, where)
+        sources = pack(found.matches, self._pipeline.max_context_words)
+        self._observer.found(self._name, len(sources))
+        return Retrieval(sources, degraded + found.degraded, found.searched)
+
+    async def find(self, question: str, caller: Caller, limit: int, where: Filter | None = None) -> Found:
+        """The ``limit`` best chunks for ``question``, best first; raises as ``retrieve`` does."""
+        depth = max(SEARCH_DEPTH, limit)
+        by_words = asyncio.ensure_future(self._by_words(question, depth, where))
         try:
-            hits = await self._search(question, limit * RERANK_POOL if self._pipeline.reranker else limit, caller)
+            by_vector = await self._by_vector(question, caller, depth, where)
+            words = await by_words
+        finally:
+            by_words.cancel()
+        if by_vector.hits is None and words.hits is None:
+            if self._pipeline.strict:
+                raise Unavailable(
+                    f"Pipeline {self._name!r} cannot search its documents; try again later.",
+                    code="retrieval_unavailable",
+                    retry_after_s=RETRY_AFTER_S,
+                )
+            return Found(degraded=self._degraded("retrieval", by_vector.problem or words.problem), searched=False)
+        degraded: tuple[str, ...] = ()
+        if by_vector.problem:
+            degraded += self._degraded(by_vector.stage, by_vector.problem)
+        if words.problem:
+            degraded += self._degraded(words.stage, words.problem)
+        if not by_vector.hits and not words.hits and not degraded and where is None:
+            return Found(degraded=self._degraded("retrieval", "the collection is empty"))
+        matches = await self._fused(by_vector, words.hits or [], depth, where)
+        try:
+            matches = await self._reranked(question, matches, limit, caller)
+        except ServingError as error:
+            degraded += self._degraded("rerank", error.message)
+        return Found(tuple(matches[:limit]), degraded)
+
+    async def _rewritten(self, question: str, history: Sequence[Message], caller: Caller) -> str:
+        request = rewriting.request(self._pipeline.llm, history, question)
+        answer = await self._stages.run(
+            "rewrite", self._pipeline.rewrite_timeout_s, lambda: self._gateway.chat(request, caller)
+        )
+        return rewriting.read(answer, question)
+
+    async def _by_vector(self, question: str, caller: Caller, depth: int, where: Filter | None) -> "_Searched":
+        stage = "embed"
+        try:
+            [vector] = await self._stages.run(
+                stage,
+                self._pipeline.embed_timeout_s,
+                lambda: self._gateway.embed(self._pipeline.embedder, [question], caller),
+            )
+            stage = "search"
+            hits = await self._stages.run(
+                stage, self._pipeline.vector_store.timeout_s, lambda: self._store.search(vector, depth, where)
+            )
         except _SURVIVABLE as error:
-            return self._degraded("retrieval", error.message, Retrieval(searched=False))
-        if not hits:
-            return self._degraded("retrieval", "the collection is empty", Retrieval())
-        hits = [hit for hit in hits if hit.score >= self._pipeline.min_score]
+            return _Searched(stage, None, error.message)
+        return _Searched(stage, hits, vector=vector)
+
+    async def _by_words(self, question: str, depth: int, where: Filter | None) -> "_Searched":
+        if not self._pipeline.keywords:
+            return _Searched("keywords", None)
         try:
-            hits = await self._reranked(question, hits, caller)
-        except (ServingError, TimeoutError) as error:
-            found = Retrieval(pack(hits[:limit], self._pipeline.max_context_words))
-            return self._degraded("rerank", str(error) or "too slow", found)
-        return Retrieval(pack(hits[:limit], self._pipeline.max_context_words))
+            hits = await self._stages.run(
+                "keywords",
+                self._pipeline.vector_store.timeout_s,
+                lambda: self._store.keyword_search(question, depth, where),
+            )
+        except _SURVIVABLE as error:
+            return _Searched("keywords", None, error.message)
+        return _Searched("keywords", hits)
 
-    async def _search(self, question: str, limit: int, caller: Caller) -> list[Hit]:
-        with self._observer.stage(self._name, "embed"):
-            [vector] = await self._gateway.embed(self._pipeline.embedder, [question], caller)
-        with self._observer.stage(self._name, "search"):
-            return await self._store.search(vector, limit)
+    async def _fused(
+        self, by_vector: "_Searched", by_words: list[Hit], depth: int, where: Filter | None
+    ) -> list[Match]:
+        """One order of what both searches found; nothing if the vectors say that nothing is relevant."""
+        if by_vector.hits is None:
+            return [Match(hit.chunk, None) for hit in by_words]
+        similarity = {hit.key: hit.score for hit in by_vector.hits}
+        similar = [hit for hit in by_vector.hits if hit.score >= self._pipeline.min_score]
+        if not similar:
+            return []
+        chunks = {hit.key: hit.chunk for hit in (*similar, *by_words)}
+        words = [hit.key for hit in by_words]
+        order = fused([[hit.key for hit in similar], words])
+        best = [chunks[key] for key in order[:FEEDBACK_CHUNKS]]
+        nearby = await self._nearby(by_vector.vector, best, depth, where)
+        if nearby:
+            chunks |= {hit.key: hit.chunk for hit in nearby}
+            # What the question itself is unlike does not come in by a detour.
+            again = [hit.key for hit in nearby if similarity.get(hit.key, 1) >= self._pipeline.min_score]
+            order = fused([again, words])
+        return [Match(chunks[key], similarity.get(key)) for key in order]
 
-    async def _reranked(self, question: str, hits: list[Hit], caller: Caller) -> list[Hit]:
+    async def _nearby(self, question: Vector, best: list[Chunk], depth: int, where: Filter | None) -> list[Hit]:
+        """What is similar to the question and the best chunks together; nothing if the store does not say in time."""
+
+        async def search() -> list[Hit]:
+            vectors = await self._store.vectors(best)
+            moved = _unit(question) + np.mean([_unit(vector) for vector in vectors], axis=0) if vectors else question
+            return await self._store.search(moved, depth, where)
+
+        try:
+            return await self._stages.run("feedback", self._pipeline.vector_store.timeout_s / FEEDBACK_SHARE, search)
+        except _SURVIVABLE as error:
+            logger.warning("no feedback", extra={"pipeline": self._name, "reason": error.message})
+            return []
+
+    async def _reranked(self, question: str, matches: list[Match], limit: int, caller: Caller) -> list[Match]:
         reranker = self._pipeline.reranker
-        if reranker is None or len(hits) < 2:
-            return hits
-        passages = [hit.chunk.passage for hit in hits]
-        with self._observer.stage(self._name, "rerank"):
-            async with asyncio.timeout(self._pipeline.rerank_timeout_s):
-                relevance = await self._gateway.rerank(reranker, question, passages, caller)
-        order = sorted(range(len(hits)), key=lambda index: relevance[index], reverse=True)
-        return [hits[index] for index in order]
+        size = min(limit * RERANK_POOL, MAX_RERANKED)
+        pool, rest = matches[:size], matches[size:]
+        if reranker is None or len(pool) < 2:
+            return matches
+        passages = [match.chunk.passage for match in pool]
+        relevance = await self._stages.run(
+            "rerank",
+            self._pipeline.rerank_timeout_s,
+            lambda: self._gateway.rerank(reranker, question, passages, caller),
+        )
+        order = sorted(range(len(pool)), key=lambda index: relevance[index], reverse=True)
+        return [pool[index] for index in order] + rest
 
-    def _degraded(self, stage: str, reason: str, found: Retrieval) -> Retrieval:
+    def _degraded(self, stage: str, reason: str) -> tuple[str]:
         logger.warning("degraded answer", extra={"pipeline": self._name, "stage": stage, "reason": reason})
         self._observer.degraded(self._name, stage)
-        return replace(found, degraded=(*found.degraded, stage))
+        return (stage,)
 
 
-def pack(hits: Sequence[Hit], max_words: int) -> tuple[Source, ...]:
-    """The best hits that fit into ``max_words``, numbered from 1; the very best is cut rather than left out."""
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What became of one of the searches."""
+
+    stage: str
+    """The last stage it came to."""
+    hits: list[Hit] | None
+    """None: there was no search."""
+    problem: str = ""
+    """Why not, if there should have been one."""
+    vector: Vector = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    """The question's."""
+
+
+def _unit(vector: Vector) -> Vector:
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
+def pack(matches: Sequence[Match], max_words: int) -> tuple[Source, ...]:
+    """The best matches that fit into ``max_words``, numbered from 1; the very best is cut rather than left out."""
     packed: list[Source] = []
     room = max_words
-    for hit in hits:
-        words = count_words(hit.chunk.passage)
+    for match in matches:
+        words = count_words(match.chunk.passage)
         if words > room and packed:
             continue
-        chunk = hit.chunk if words <= room else replace(hit.chunk, text=first_words(hit.chunk.text, room))
-        packed.append(Source(len(packed) + 1, chunk, hit.score))
+        chunk = match.chunk if words <= room else replace(match.chunk, text=first_words(match.chunk.text, room))
+        packed.append(Source(len(packed) + 1, chunk, match.similarity))
         room -= words
     return tuple(packed)

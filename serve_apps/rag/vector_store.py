@@ -7,7 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_apps.common.errors import UpstreamFailed
 from serve_apps.rag.chunking import Chunk
+from serve_apps.rag.filters import Filter
 
 #: A chunk's or a question's embedding, float32.
 Vector = NDArray[np.float32]
@@ -35,11 +37,16 @@ class Hit:
 
     chunk: Chunk
     score: float
-    """Cosine similarity to the question, -1 to 1."""
+    """By vector: cosine similarity to the question, -1 to 1. By keywords: BM25, from 0, higher is better."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells the chunk from all others of its store."""
+        return self.chunk.document, self.chunk.index
 
 
 class VectorStore(Protocol):
-    """A set of documents, each a row of chunks, searchable by vector.
+    """A set of documents, each a row of chunks, searchable by vector and by words.
 
     A store that was never written to is empty, not an error. Every method raises ``Unavailable`` when the store does
     not answer in time.
@@ -61,12 +68,27 @@ class VectorStore(Protocol):
     async def delete(self, document: str) -> int:
         """Remove a document; returns the number of its chunks, 0 if it was not there."""
 
-    async def search(self, vector: Vector, limit: int) -> list[Hit]:
-        """The chunks most similar to ``vector``, best first.
+    async def search(self, vector: Vector, limit: int, where: Filter | None = None) -> list[Hit]:
+        """The chunks most similar to ``vector``, best first; only of documents that ``where`` lets through.
 
         Raises:
             UpstreamFailed: the store holds vectors of another dimension.
         """
 
+    async def keyword_search(self, text: str, limit: int, where: Filter | None = None) -> list[Hit]:
+        """The chunks that share words with ``text``, best first."""
+
+    async def vectors(self, chunks: Sequence[Chunk]) -> list[Vector]:
+        """The vectors of chunks that were found, in any order, without those deleted since."""
+
     async def flush(self) -> None:
         """Make what was written quick to search; call it once after a batch of writes."""
+
+
+def other_dimension(collection: str, held: int, given: int) -> UpstreamFailed:
+    """The error for a vector that does not fit to those a collection holds."""
+    return UpstreamFailed(
+        f"Collection {collection!r} holds vectors of {held} dimensions, but the embedder gives {given}: name another "
+        "collection for another embedder, then send the documents again.",
+        code="embedder_mismatch",
+    )

@@ -164,7 +164,8 @@ def ask(client: httpx.Client, model: str, question: str) -> None:
                 citations += [note["file_citation"] for note in choice["delta"].get("annotations") or []]
     print("\n\nSources:" if citations else "\n")
     for citation in citations:
-        print(f"  [{citation['index']}] {citation['document']} (chunk {citation['chunk']}, {citation['score']:.2f})")
+        score = "found by words" if citation["score"] is None else f"{citation['score']:.2f}"
+        print(f"  [{citation['index']}] {citation['document']} (chunk {citation['chunk']}, {score})")
     print(flush=True)
 
 

@@ -8,15 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
-from milvus_lite.server_manager import server_manager_instance as embedded_stores
 
 from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.rag.config import RagPipelines
 from serve_apps.rag.gateway_client import GatewayClient
 from serve_apps.rag.ingress import build_asgi
-from serve_apps.rag.milvus import Milvus
 from serve_apps.rag.pipelines import Pipelines
+from serve_apps.rag.stores import open_store
 from tests.serve_apps.gateway.servers import PATIENCE_S, serving
 from tests.serve_apps.rag.fake_gateway import TOKEN, FakeGateway
 from tests.serve_apps.rag.in_memory import InMemoryStore
@@ -24,11 +23,9 @@ from tests.serve_apps.rag.recorded import Recorded
 
 
 @pytest.fixture
-def store_uri(tmp_path: Path) -> Iterator[str]:
-    """An embedded store's file; its server, which lives in this process, ends with the test."""
-    uri = str(tmp_path / "milvus.db")
-    yield uri
-    embedded_stores.release_server(uri)
+def store_uri(tmp_path: Path) -> str:
+    """An embedded store's file."""
+    return str(tmp_path / "documents.db")
 
 
 @pytest.fixture
@@ -77,14 +74,14 @@ class RagServer:
 def rag(gateway_url: str, store_uri: str, credential: InternalCredential) -> Iterator[Callable[..., RagServer]]:
     """Starts a RAG app whose pipeline ``docs`` has the given settings: ``rag(topK=3)``.
 
-    Its documents are in memory, or with ``milvus=True`` in an embedded Milvus.
+    Its documents are in memory, or with ``stored=True`` where its settings say: an embedded store.
     """
     with ExitStack() as stack:
 
-        def start(milvus: bool = False, **settings: Any) -> RagServer:
+        def start(stored: bool = False, **settings: Any) -> RagServer:
             observed = Recorded()
             client = GatewayClient(gateway_url, credential, timeout_s=PATIENCE_S)
-            pipelines = Pipelines(client, observed, Milvus if milvus else lambda *_: InMemoryStore())
+            pipelines = Pipelines(client, observed, open_store if stored else lambda *_: InMemoryStore())
             docs = {"llm": "chat", "embedder": "minilm", "vectorStore": {"uri": store_uri}, **settings}
             pipelines.replace(RagPipelines.model_validate({"pipelines": {"docs": docs}}))
             url = stack.enter_context(serving(build_asgi(pipelines, client, observed, credential), lifespan="on"))

@@ -20,6 +20,8 @@ from serve_apps.rag.vector_store import Vector
 
 TOKEN = "internal-token"
 DIMENSION = 512
+#: What the models take for a token: a word's beginning, the rest of it, a sign.
+TOKEN_TEXT = re.compile(r"\w{1,5}|[^\w\s]")
 
 
 def embedding(text: str, dimension: int = DIMENSION) -> Vector:
@@ -44,9 +46,13 @@ class FakeGateway:
     """An ASGI app with the gateway's model paths. A test sets what is down, and reads what was asked."""
 
     dimension: int = DIMENSION
+    window: int = 512
+    """Tokens that the embedder reads."""
     answer: str = "The gateway is the only way in [1]."
     down: dict[str, Response] = field(default_factory=dict)
     """What a path answers instead."""
+    hanging: set[str] = field(default_factory=set)
+    """The paths that never answer."""
     ending: list[str] = field(default_factory=lambda: ["[DONE]"])
     """The payloads that end a stream; none: it just breaks off."""
     endless: bool = False
@@ -73,8 +79,12 @@ class FakeGateway:
             return JSONResponse({"error": {"message": "no credential", "code": None}}, 401)
         if path in self.down:
             return self.down[path]
+        if path in self.hanging:
+            await self._until_gone(request)
         if path == "/v1/embeddings":
             return JSONResponse({"data": self._embeddings(body)})
+        if path == "/tokenize":
+            return JSONResponse({"tokens": self._tokens(body), "max_model_len": self.window})
         if path == "/v1/rerank":
             return JSONResponse({"results": _by_shared_words(body["query"], body["documents"])})
         if self.endless and not body["stream"]:
@@ -89,6 +99,10 @@ class FakeGateway:
         else:
             data = [{"index": i, "embedding": vector.tolist()} for i, vector in enumerate(vectors)]
         return data[::-1]  # the order is the index's business
+
+    def _tokens(self, body: dict[str, Any]) -> list[int]:
+        tokens = [zlib.crc32(token.encode()) for token in TOKEN_TEXT.findall(body["prompt"])]
+        return [101, *tokens, 102] if body["add_special_tokens"] else tokens
 
     def _chat(self, request: Request, body: dict[str, Any]) -> Response:
         usage = {"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 16}

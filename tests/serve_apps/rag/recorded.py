@@ -12,6 +12,7 @@ class Recorded:
     stages: list[tuple[str, str]] = field(default_factory=list)
     degradations: list[tuple[str, str]] = field(default_factory=list)
     chunks: list[tuple[str, int]] = field(default_factory=list)
+    sources: list[tuple[str, int]] = field(default_factory=list)
 
     @contextmanager
     def stage(self, pipeline: str, stage: str) -> Iterator[None]:
@@ -24,6 +25,10 @@ class Recorded:
     def degraded(self, pipeline: str, stage: str) -> None:
         """Remember a degraded answer."""
         self.degradations.append((pipeline, stage))
+
+    def found(self, pipeline: str, sources: int) -> None:
+        """Remember what a question found."""
+        self.sources.append((pipeline, sources))
 
     def ingested(self, pipeline: str, chunks: int) -> None:
         """Remember written chunks."""

@@ -145,3 +145,40 @@ def test_a_streamed_query_that_breaks_off_ends_with_an_error_event(
     name, error = query_events(FOUND, [*STREAM[:2], *last], failure)[-1]
     assert name == "error"
     assert error["error"]["message"] == "lost"
+
+
+LINKED = Answer("docs", Retrieval((SOURCE,)), links=frozenset({"https://good.example/a"}))
+
+
+def test_links_are_checked_in_each_choice_of_a_stream_by_itself() -> None:
+    def both(first: str, second: str, finish_reason: str | None = None) -> bytes:
+        deltas = [{"content": first}, {"content": second}]
+        choices = [{"index": i, "delta": delta, "finish_reason": finish_reason} for i, delta in enumerate(deltas)]
+        return json.dumps({"id": "1", "model": "chat", "choices": choices}).encode()
+
+    events = chat_events(
+        LINKED, [both("see https:", "at ht"), both("//evil.example", "tps://good.example/a"), both("", "", "stop")]
+    )
+    said = ["".join(event["choices"][i]["delta"].get("content") or "" for event in events) for i in range(2)]
+    assert said == ["see [link removed]", "at https://good.example/a"]
+
+
+def test_a_stream_with_checked_links_is_otherwise_the_same() -> None:
+    assert chat_events(LINKED, STREAM)[-1] == "[DONE]"
+    texts = [text for event in chat_events(LINKED, STREAM)[:-1] for text in _texts(event)]
+    assert "".join(texts) == 'say "model":"chat" and "finish_reason":"x"'
+    assert chat_events(LINKED, STREAM)[-2] == chat_events(FOUND, STREAM)[-2]
+    tools = [delta(role="assistant", tool_calls=[{"index": 0}]), delta("tool_calls")]
+    assert chat_events(LINKED, tools) == chat_events(FOUND, tools)
+
+
+def _texts(event: Any) -> list[str]:
+    return [choice["delta"].get("content") or "" for choice in event["choices"]]
+
+
+def test_a_query_with_checked_links_ends_with_what_was_held_back() -> None:
+    events = query_events(
+        LINKED, [delta(content="go to www.evil"), delta(content=".example"), delta("stop"), b"[DONE]"]
+    )
+    assert [data["text"] for name, data in events if name == "token"] == ["go to ", "[link removed]"]
+    assert events[-1][0] == "done"

@@ -33,9 +33,9 @@ def test_a_new_configuration_replaces_the_pipelines() -> None:
     replica = Rag(ARGS)
     replica.reconfigure({"pipelines": {"docs": DOCS}})
     replica.reconfigure({"pipelines": {"wiki": DOCS}})
-    assert replica._pipelines.find("wiki").settings.llm == "chat"
+    assert replica._pipelines.find("wiki", "acme").settings.llm == "chat"
     with pytest.raises(NotFound, match="there are wiki"):
-        replica._pipelines.find("docs")
+        replica._pipelines.find("docs", "acme")
 
 
 @pytest.mark.usefixtures("secrets")
@@ -49,7 +49,7 @@ def test_a_configuration_that_is_not_valid_changes_nothing() -> None:
     replica = Rag(ARGS)
     replica.reconfigure({"pipelines": {"docs": DOCS}})
     replica.reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}})
-    assert replica._pipelines.find("docs").settings.top_k == 5
+    assert replica._pipelines.find("docs", "acme").settings.top_k == 5
 
 
 def test_a_replica_does_not_start_without_the_internal_credential(secrets: Path) -> None:
@@ -77,11 +77,16 @@ def test_what_is_observed_becomes_metrics_with_their_labels(monkeypatch: pytest.
     with pytest.raises(KeyError), observer.stage("docs", "embed"):
         raise KeyError
     observer.degraded("docs", "rerank")
+    observer.found("docs", 5)
+    observer.found("docs", 0)
     observer.ingested("docs", 7)
     (stage, seconds, labels), *others = told
     assert (stage, labels) == ("llm_rag_stage_duration_seconds", {"pipeline": "docs", "stage": "embed"})
     assert seconds >= 0
     assert others == [
         ("llm_rag_degraded_answers", 1, {"pipeline": "docs", "stage": "rerank"}),
+        ("llm_rag_sources", 5, {"pipeline": "docs"}),
+        ("llm_rag_sources", 0, {"pipeline": "docs"}),
+        ("llm_rag_unfound_questions", 1, {"pipeline": "docs"}),
         ("llm_rag_chunks_ingested", 7, {"pipeline": "docs"}),
     ]

@@ -14,9 +14,9 @@ from serve_apps.rag.ingestion import Document
 LIMIT = 100
 
 
-def documents(**sent: Any) -> list[Document]:
+def documents(limit: int = LIMIT, **sent: Any) -> list[Document]:
     """The documents in a request, built as an HTTP client would."""
-    return asyncio.run(bodies.read_documents(request(**sent), LIMIT))
+    return asyncio.run(bodies.read_documents(request(**sent), limit))
 
 
 def request(**sent: Any) -> Request:
@@ -70,6 +70,8 @@ def one(**changes: Any) -> dict[str, Any]:
         ({"json": one(id="")}, InvalidRequest, r"documents.0.id: String should have at least 1 character"),
         ({"json": one(id="x" * 513), "limit": 1000}, InvalidRequest, r"documents.0.id: String should have at most 512"),
         ({"json": one(metadata={"a": "x" * 9000}), "limit": 9000}, InvalidRequest, "'a': metadata must be a JSON obj"),
+        ({"json": one(metadata={"a": {"b": 1}})}, InvalidRequest, "'a': metadata must be .*, and lists of these"),
+        ({"json": one(metadata={"a": [None]})}, InvalidRequest, "'a': metadata must be a JSON object"),
         ({"json": {"documents": one()["documents"] * 2}}, InvalidRequest, "document 'a': sent twice in one request"),
         (
             {"content": b"{", "headers": {"content-type": "application/json"}},
@@ -81,7 +83,7 @@ def one(**changes: Any) -> dict[str, Any]:
         (
             {"files": {"files": ("a", b"x")}, "data": {"metadata": "[]"}},
             InvalidRequest,
-            "form field 'metadata': must be a JSON object of at most 8192 bytes",
+            "form field 'metadata': must be a JSON object of at most 8192 bytes, of texts, numbers, true and false",
         ),
         (
             {"files": {"files": ("a", b"x")}, "data": {"metadata": "{"}},
@@ -96,6 +98,55 @@ def test_a_wrong_upload_says_what_would_be_right(sent: dict[str, Any], kind: typ
     limit = sent.pop("limit", LIMIT)
     with pytest.raises(kind, match=message):
         asyncio.run(bodies.read_documents(request(**sent), limit))
+
+
+LINES = b"""{"id": "a.md", "text": "one", "metadata": {"lang": "en"}}
+
+{"id": "b", "text": "two"}\r
+"""
+
+
+@pytest.mark.parametrize("media_type", ["application/jsonl", "application/x-ndjson; charset=utf-8"])
+def test_documents_come_as_lines_of_json(media_type: str) -> None:
+    assert documents(content=LINES, headers={"content-type": media_type}) == [
+        Document("a.md", b"one", "text/markdown", {"lang": "en"}),
+        Document("b", b"two", "text/plain", {}),
+    ]
+
+
+def test_a_file_of_such_lines_is_many_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [("files", ("corpus.JSONL", LINES, "")), ("files", ("c.md", b"three", "text/markdown"))]
+    found = documents(1000, files=files, data={"metadata": '{"lang": "de", "by": "me"}'})
+    assert [(each.id, each.metadata) for each in found] == [
+        ("a.md", {"lang": "en", "by": "me"}),
+        ("b", {"lang": "de", "by": "me"}),
+        ("c.md", {"lang": "de", "by": "me"}),
+    ]
+    monkeypatch.setattr(bodies, "MAX_DOCUMENTS", 2)
+    with pytest.raises(InvalidRequest, match="3 documents; send 2 or fewer at a time"):
+        documents(1000, files=files)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "line 3: not JSON: unexpected end of data"),
+        (b'{"id": "a"}', "line 3: text: Field required"),
+        (b'["a"]', "line 3: body: Input should be"),
+        (b'{"id": "a", "text": "x", "title": "A"}', "line 3: title: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_line_is_named(line: bytes, message: str) -> None:
+    content = b'{"id": "z", "text": "x"}\n\n' + line
+    with pytest.raises(InvalidRequest, match=f"^{message}"):
+        documents(content=content, headers={"content-type": "application/jsonl"})
+    with pytest.raises(InvalidRequest, match=f"^c.jsonl, {message}"):
+        documents(files={"files": ("c.jsonl", content)})
+
+
+def test_lines_without_a_document_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="the request holds no document"):
+        documents(content=b"\n", headers={"content-type": "application/jsonl"})
 
 
 def test_documents_at_the_limit_are_fine() -> None:

@@ -7,9 +7,9 @@ from serve_apps.rag.config import Chunking, RagArgs, RagPipelines, VectorStore
 
 
 def test_overlap_must_be_smaller_than_a_chunk() -> None:
-    with pytest.raises(ValidationError, match="overlapWords: must be below maxWords, got 50 and 50"):
-        Chunking.model_validate({"maxWords": 50, "overlapWords": 50})
-    assert Chunking.model_validate({"maxWords": 50, "overlapWords": 49}).overlap_words == 49
+    with pytest.raises(ValidationError, match="overlapTokens: must be below maxTokens, got 50 and 50"):
+        Chunking.model_validate({"maxTokens": 50, "overlapTokens": 50})
+    assert Chunking.model_validate({"maxTokens": 50, "overlapTokens": 49}).overlap_tokens == 49
 
 
 @pytest.mark.parametrize(("uri", "embedded"), [("http://milvus:19530", False), ("docs.db", True), ("/data/a.db", True)])

@@ -19,8 +19,9 @@ from serve_apps.common.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
+from serve_apps.common.gateway_client import Caller
 from serve_apps.common.secrets import InternalCredential
-from serve_apps.rag.gateway_client import EMBEDDING_BATCH, Caller, GatewayClient
+from serve_apps.rag.gateway_client import EMBEDDING_BATCH, GatewayClient
 from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.rag.fake_gateway import FakeGateway, embedding, overloaded, refusal
 

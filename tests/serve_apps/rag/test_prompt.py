@@ -78,3 +78,18 @@ def test_history_keeps_the_latest_whole_messages_and_begins_with_the_user() -> N
     assert prompt.recent(history, 7) == history[2:]
     assert prompt.recent(history, 2) == []
     assert prompt.recent(history, 0) == []
+
+
+def test_an_answer_may_have_the_addresses_of_the_sources_and_of_people() -> None:
+    sources = (Source(1, Chunk("https://site.example/page", 0, "See www.a.example.", "Of https://b.example/"), 0.9),)
+    history = (user("My page is https://c.example"), assistant("Go to https://made-up.example"))
+    said = Conversation("And https://d.example?", history, "https://system.example")
+    assert prompt.addresses("Of https://e.example.", said, Retrieval(sources)) == {
+        "https://system.example",
+        "https://e.example",
+        "https://site.example/page",
+        "www.a.example",
+        "https://b.example/",
+        "https://c.example",
+        "https://d.example",
+    }

@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from serve_apps.rag import sse
+from serve_apps.common import sse
 
 
 def read(*pieces: bytes) -> list[bytes]:

@@ -3,8 +3,8 @@ from collections.abc import Iterable
 
 import pytest
 
+from serve_apps.common.disconnect import CancelOnDisconnect
 from serve_apps.common.middleware import ASGIApp, Message, Receive, Scope, Send
-from serve_apps.rag.disconnect import CancelOnDisconnect
 
 BODY: list[Message] = [
     {"type": "http.request", "body": b"a", "more_body": True},

@@ -1,0 +1,1 @@
+"""How good and how quick retrieval is, through the running RAG app."""

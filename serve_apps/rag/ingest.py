@@ -1,0 +1,246 @@
+"""``python -m serve_apps.rag.ingest SOURCE URL PIPELINE`` brings a folder or a bucket of documents into a pipeline.
+
+It uploads through the gateway, several requests at a time, as any client does: so limits apply, and what is unchanged
+is not embedded again. A run that was broken off is started again and goes on where it was. It shows the API key in
+``LLM_SERVING_API_KEY``, or inside the cluster (``--tenant``) the internal credential. Exit status: 0 every document is
+in; 1 some are not, and the log says which and why; 2 nothing could be done.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import orjson
+
+from serve_apps.common.protocol import INTERNAL_HEADER, TENANT_HEADER
+from serve_apps.common.secrets import InternalCredential
+from serve_apps.rag.corpus import Corpus, Upload
+
+#: Requests at a time. The gateway's replica takes 8 uploads at a time from everybody.
+CONCURRENCY = 4
+#: How long one upload is tried again while the service starts, is full or is being replaced, in seconds.
+PATIENCE_S = 1200
+#: Between two attempts, in seconds: at first, and at most.
+PAUSE_S = 1.0
+MAX_PAUSE_S = 30.0
+#: Between two lines of progress, in seconds.
+PROGRESS_S = 10.0
+#: Documents whose failure is told one by one.
+TOLD_FAILURES = 100
+
+#: What another attempt may mend.
+_NOT_YET = frozenset({408, 429, 500, 502, 503, 504})
+#: What is wrong with a document, and not with the request for it.
+_UNREADABLE = frozenset({400, 413, 415, 422})
+
+
+class Refused(Exception):
+    """The service takes nothing from us; the message says why."""
+
+
+class Progress:
+    """What has become of the documents so far."""
+
+    def __init__(self) -> None:
+        self.documents: Counter[str] = Counter()
+        """By status."""
+        self.chunks = 0
+        self._began = asyncio.get_running_loop().time()
+
+    def took(self, documents: Sequence[dict[str, Any]]) -> None:
+        """Count what the service says of documents."""
+        for document in documents:
+            if document["status"] == "failed":
+                self.failed(document["id"], document["error"]["message"])
+                continue
+            self.documents[document["status"]] += 1
+            self.chunks += document["chunks"] if document["status"] == "indexed" else 0
+
+    def failed(self, name: str, reason: str) -> None:
+        """Count a document that is not in."""
+        self.documents["failed"] += 1
+        if self.documents["failed"] <= TOLD_FAILURES:
+            say(f"FAILED {name}: {reason}")
+        if self.documents["failed"] == TOLD_FAILURES:
+            say("further failures are only counted")
+
+    def __str__(self) -> str:
+        seconds = max(asyncio.get_running_loop().time() - self._began, 1e-9)
+        done = sum(self.documents.values())
+        parts = ", ".join(f"{self.documents[status]} {status}" for status in ("indexed", "unchanged", "failed"))
+        return f"{done} documents in {seconds:.0f} s ({done / seconds:.1f}/s): {parts}; {self.chunks} chunks written"
+
+
+class Ingestion:
+    """Sends uploads to one pipeline."""
+
+    def __init__(self, session: aiohttp.ClientSession, pipeline: str, progress: Progress, patience_s: float) -> None:
+        self._session = session
+        self._path = f"/v1/rag/{pipeline}/documents"
+        self._progress = progress
+        self._patience_s = patience_s
+
+    async def run(self, uploads: Iterator[Upload], concurrency: int) -> None:
+        """Send them all, each when there is room for it.
+
+        Raises:
+            Refused: the service takes none.
+        """
+        slots = asyncio.Semaphore(concurrency)
+        try:
+            async with asyncio.TaskGroup() as group:
+                await slots.acquire()
+                while upload := await asyncio.to_thread(next, uploads, None):
+                    group.create_task(self._send(upload)).add_done_callback(lambda _: slots.release())
+                    await slots.acquire()
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _send(self, upload: Upload) -> None:
+        deadline = asyncio.get_running_loop().time() + self._patience_s
+        pause_s = PAUSE_S
+        while True:
+            status, body, retry_after_s = await self._post(upload)
+            if status == 200:
+                self._progress.took(body["documents"])
+                return
+            if status in _UNREADABLE:
+                await self._unreadable(upload, body)
+                return
+            if status != 207 and status not in _NOT_YET:
+                raise Refused(body["error"]["message"])
+            pause_s = max(pause_s, retry_after_s)
+            if asyncio.get_running_loop().time() + pause_s > deadline:
+                self._gave_up(upload, body)
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, MAX_PAUSE_S)
+
+    async def _unreadable(self, upload: Upload, body: dict[str, Any]) -> None:
+        """One document that cannot be read keeps all of its upload out: then each is sent alone."""
+        if len(upload.items) == 1:
+            self._progress.failed(upload.items[0].name, body["error"]["message"])
+            return
+        for single in upload.alone():
+            await self._send(single)
+
+    def _gave_up(self, upload: Upload, body: dict[str, Any]) -> None:
+        if "documents" in body:
+            self._progress.took(body["documents"])
+            return
+        for item in upload.items:
+            self._progress.failed(item.name, body["error"]["message"])
+
+    async def _post(self, upload: Upload) -> tuple[int, dict[str, Any], float]:
+        """The status, the body, and how long to wait before the next attempt, in seconds."""
+        if upload.is_lines:
+            lines = b"\n".join(item.content for item in upload.items)
+            request: dict[str, Any] = {"data": lines, "headers": {"content-type": "application/jsonl"}}
+        else:
+            form = aiohttp.FormData(quote_fields=False)
+            for item in upload.items:
+                form.add_field("files", item.content, filename=item.name, content_type="application/octet-stream")
+            request = {"data": form}
+        try:
+            async with self._session.post(self._path, **request) as response:
+                content = await response.read()
+                retry_after = response.headers.get("retry-after", "")
+                return response.status, _body(content), float(retry_after) if retry_after.isdecimal() else 0
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return 503, {"error": {"message": f"the gateway cannot be reached: {error}"}}, 0
+
+
+def _body(content: bytes) -> dict[str, Any]:
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        body = None
+    if isinstance(body, dict) and ("documents" in body or isinstance(body.get("error"), dict)):
+        return body
+    return {"error": {"message": f"an answer that cannot be read: {content[:200]!r}"}}
+
+
+async def ingest(
+    corpus: Corpus, url: str, pipeline: str, headers: dict[str, str], concurrency: int, patience_s: float
+) -> Progress:
+    """Bring the documents of ``corpus`` in, and say how it goes; what became of them.
+
+    Raises:
+        Refused: the service takes none.
+    """
+    progress = Progress()
+    async with (
+        aiohttp.ClientSession(url, headers=headers, timeout=aiohttp.ClientTimeout(total=None)) as session,
+        _telling(progress),
+    ):
+        await Ingestion(session, pipeline, progress, patience_s).run(corpus.uploads(), concurrency)
+        for name, reason in corpus.unreadable:
+            progress.failed(name, reason)
+    return progress
+
+
+@asynccontextmanager
+async def _telling(progress: Progress) -> AsyncIterator[None]:
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            say(str(progress))
+
+    telling = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        telling.cancel()
+        say(str(progress))
+
+
+def say(line: str) -> None:
+    """Tell whoever reads the log."""
+    print(line, flush=True)  # noqa: T201  # a program for the terminal
+
+
+def credentials(tenant: str) -> dict[str, str]:
+    """The headers that say who asks.
+
+    Raises:
+        RuntimeError: a tenant is named, and there is no internal credential to do that with.
+    """
+    if tenant:
+        return {INTERNAL_HEADER: InternalCredential().value(), TENANT_HEADER: tenant}
+    key = os.environ.get("LLM_SERVING_API_KEY", "")
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Bring documents in; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serve_apps.rag.ingest", description="Bring a folder or bucket of documents into a pipeline."
+    )
+    parser.add_argument("source", help="a folder, s3://bucket/prefix or gs://bucket/prefix")
+    parser.add_argument("url", help="the gateway's, for example http://127.0.0.1:8000")
+    parser.add_argument("pipeline", help="a name in rag")
+    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="uploads at a time (%(default)s)")
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE_S, metavar="SECONDS", help="with a service that is down"
+    )
+    parser.add_argument("--tenant", default="", help="whose documents, shown with the internal credential")
+    given = parser.parse_args(arguments)
+    try:
+        headers = credentials(given.tenant)
+        corpus = Corpus(given.source)
+        say(f"{len(corpus.paths)} files in {given.source}; {corpus.skipped} of formats that are not read")
+        progress = asyncio.run(ingest(corpus, given.url, given.pipeline, headers, given.concurrency, given.patience))
+    except (OSError, ValueError, RuntimeError, Refused) as error:
+        say(f"FAILED {error}")
+        return 2
+    return 1 if progress.documents["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

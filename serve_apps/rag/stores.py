@@ -1,0 +1,11 @@
+"""Which vector store a pipeline's settings ask for."""
+
+from serve_apps.rag.config import VectorStore as Settings
+from serve_apps.rag.embedded import Embedded
+from serve_apps.rag.milvus import Milvus
+from serve_apps.rag.vector_store import VectorStore
+
+
+def open_store(settings: Settings, collection: str) -> VectorStore:
+    """The collection of that name, in a file or on a Milvus server. It connects when it is first asked."""
+    return Embedded(settings, collection) if settings.embedded else Milvus(settings, collection)
