@@ -209,6 +209,7 @@ QUESTIONS: dict[Task, Callable[[Gateway, str], Awaitable[str]]] = {
     "score": score,
     "transcribe": transcribe,
     "pipeline": pipeline,
+    "agent": chat,
 }
 
 

@@ -108,6 +108,11 @@ class Upstream(Config):
     queue: Queue | None = None
     """Its queue in each replica of the gateway; unlimited unless set."""
 
+    @property
+    def asks_here(self) -> bool:
+        """Whether it is an application of ours, which asks models through this gateway, for the same tenant."""
+        return self.task in ("pipeline", "agent")
+
 
 class Version(Config):
     """One of the models behind a route."""

@@ -271,7 +271,7 @@ class Ingress:
         exchange.model = plan.named
         rules = tenants.rules(routed.table, caller.tenant)
         # What a pipeline asks for is metered where it asks; its own answers would count the same tokens again.
-        piped = plan.candidates[0].upstream.task == "pipeline"
+        piped = plan.candidates[0].upstream.asks_here
         estimate = 0 if piped else self._limits.estimate(plan.named, rules, wish)
         grant = await self._grant(call, caller, rules, plan.named, wish, estimate)
         try:
@@ -405,7 +405,7 @@ class Ingress:
     ) -> Outbound:
         """What ``candidate`` is sent: the request as it came, but for what must differ there."""
         upstream = candidate.upstream
-        piped = upstream.task == "pipeline"
+        piped = upstream.asks_here
         body = wish.outbound(
             model=None if piped else upstream.served_model or candidate.version,
             max_tokens=rules.max_tokens,
@@ -451,7 +451,7 @@ class Ingress:
 
     def _replica_of(self, candidate: Candidate, wish: Wish) -> Target | None:
         """The replica to ask; None to go through Serve's proxy, which also wakes a model that has none."""
-        if candidate.upstream.runtime != "ray" or candidate.upstream.task == "pipeline":
+        if candidate.upstream.runtime != "ray" or candidate.upstream.asks_here:
             return None
         targets = self._replicas.targets(candidate.version)
         if not targets:
@@ -486,7 +486,7 @@ class Ingress:
 
 def _reader(wish: Wish, candidate: Candidate) -> usage.Reader | None:
     """What reads the tokens of the answer; None where others read them."""
-    if candidate.upstream.task == "pipeline":
+    if candidate.upstream.asks_here:
         return None
     return usage.reader(wish.path, wish.stream, hide_usage=wish.stream and not wish.include_usage)
 

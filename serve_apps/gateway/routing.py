@@ -17,8 +17,10 @@ CONTROL_PATHS = frozenset({"/v1/models", "/v1/usage", "/healthz", "/readyz", "/o
 MODEL_CARD_PREFIX = "/v1/models/"
 #: Answers that were stored, which OpenAI's API offers to read, cancel and delete.
 _RESPONSE_PREFIX = "/v1/responses/"
-#: Paths below ``/v1/rag/{pipeline}/`` belong to that pipeline.
+#: Paths below ``/v1/rag/{pipeline}/`` belong to that pipeline, and those below ``/v1/agents/{agent}/`` to that agent.
 PIPELINE_PREFIX = "/v1/rag/"
+AGENT_PREFIX = "/v1/agents/"
+_PREFIXES: dict[str, Task] = {PIPELINE_PREFIX: "pipeline", AGENT_PREFIX: "agent"}
 PIPELINE_METHODS = ("GET", "POST", "PUT", "DELETE")
 
 #: Names are quoted back to the client up to this length.
@@ -38,7 +40,7 @@ class Route:
 
 
 def kind_of(method: str, path: str) -> Kind:
-    """Who answers ``path``: the gateway itself, a model, or a pipeline.
+    """Who answers ``path``: the gateway itself, a model, or a pipeline (or an agent, which is no different here).
 
     Raises:
         NotFound: nobody does.
@@ -50,7 +52,7 @@ def kind_of(method: str, path: str) -> Kind:
         kind, methods = "model", ("POST",)
     elif path in CONTROL_PATHS or path.startswith(MODEL_CARD_PREFIX):
         kind, methods = "control", ("GET",)
-    elif path.startswith(PIPELINE_PREFIX) and _is_plain(path):
+    elif path.startswith(tuple(_PREFIXES)) and _is_plain(path):
         kind, methods = "pipeline", PIPELINE_METHODS
     elif path.startswith(_RESPONSE_PREFIX):
         # vLLM would keep them in the memory of one replica, without end, and the next request finds another replica.
@@ -135,19 +137,20 @@ def aliases(table: RoutingTable) -> dict[str, str]:
 
 
 def pipeline_route(table: RoutingTable, path: str, query: str = "") -> Route:
-    """The upstream of the pipeline named in ``path`` (decoded, as ``kind_of`` approved it).
+    """The upstream of the pipeline or agent named in ``path`` (decoded, as ``kind_of`` approved it).
 
     Raises:
-        NotFound: there is no such pipeline.
+        NotFound: there is no such pipeline or agent.
     """
-    name = path.removeprefix(PIPELINE_PREFIX).partition("/")[0]
+    prefix, task = next(each for each in _PREFIXES.items() if path.startswith(each[0]))
+    name = path.removeprefix(prefix).partition("/")[0]
     upstream = table.models.get(name)
-    if upstream is None or upstream.task != "pipeline":
-        pipelines = [name for name, other in sorted(table.models.items()) if other.task == "pipeline"]
+    if upstream is None or upstream.task != task:
+        others = [name for name, other in sorted(table.models.items()) if other.task == task]
         raise NotFound(
-            f'The pipeline "{name[:_QUOTED_NAME_CHARS]}" does not exist. Pipelines here: '
-            f"{', '.join(pipelines) or 'none'}.",
-            code="pipeline_not_found",
+            f'The {task} "{name[:_QUOTED_NAME_CHARS]}" does not exist. {task.capitalize()}s here: '
+            f"{', '.join(others) or 'none'}.",
+            code=f"{task}_not_found",
         )
     # Encoded again from what was checked, so that the upstream sees that and nothing else.
     url = upstream.url + quote(path, safe="/:@!$&'()*+,;=~")

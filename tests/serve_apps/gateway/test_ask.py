@@ -122,6 +122,12 @@ def test_a_chat_model_streams_an_answer(run: Run) -> None:
     assert json.loads(told.gateway.received(CHAT).body).items() >= {"model": "chat", "stream": True}.items()
 
 
+def test_an_agent_is_asked_as_a_chat_model_is(run: Run) -> None:
+    told = run({"helper": "agent"}, {CHAT: PARIS})
+    assert told.status == 0
+    assert told.gateway.asked[1:] == [CHAT]
+
+
 def test_an_embedder_gives_vectors_and_a_reranker_scores(run: Run) -> None:
     told = run({"embedder": "embed", "reranker": "score"}, {EMBED: VECTORS, RERANK: SCORES})
     assert told.status == 0

@@ -10,6 +10,7 @@ TABLE = RoutingTable.model_validate(
             "chat": {"url": "http://host/internal/chat", "task": "generate"},
             "embedder": {"url": "http://host/internal/embedder", "task": "embed"},
             "docs": {"url": "http://host/internal/rag", "task": "pipeline"},
+            "helper": {"url": "http://host/internal/agent", "task": "agent"},
         }
     }
 )
@@ -42,6 +43,8 @@ CHAT = "/v1/chat/completions"
         ("GET", "/readyz", "control"),
         ("POST", "/v1/rag/docs/query", "pipeline"),
         ("DELETE", "/v1/rag/docs/documents/a/b.md", "pipeline"),
+        ("POST", "/v1/agents/helper/runs", "pipeline"),
+        ("GET", "/v1/agents/helper/runs/7", "pipeline"),
     ],
 )
 def test_a_path_is_answered_by_the_gateway_a_model_or_a_pipeline(method: str, path: str, kind: str) -> None:
@@ -121,7 +124,7 @@ def test_a_pipeline_is_asked_like_a_model() -> None:
 def test_an_unknown_model_is_told_the_models_there_are() -> None:
     with pytest.raises(NotFound) as caught:
         routing.model_route(TABLE, CHAT, "gpt-4")
-    assert caught.value.message == 'The model "gpt-4" does not exist. Models here: chat, docs, embedder.'
+    assert caught.value.message == 'The model "gpt-4" does not exist. Models here: chat, docs, embedder, helper.'
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
@@ -130,7 +133,7 @@ def test_a_model_that_does_not_answer_the_path_is_told_what_does() -> None:
         routing.model_route(TABLE, CHAT, "embedder")
     assert caught.value.message == (
         'The model "embedder" does not answer /v1/chat/completions; it answers /detokenize, /tokenize, /v1/embeddings. '
-        "Models that answer /v1/chat/completions: chat, docs."
+        "Models that answer /v1/chat/completions: chat, docs, helper."
     )
 
 
@@ -140,6 +143,7 @@ def test_a_route_answers_what_the_first_of_its_models_does() -> None:
         "chat": "generate",
         "docs": "pipeline",
         "embedder": "embed",
+        "helper": "agent",
     }
 
 
@@ -149,7 +153,7 @@ def test_an_alias_is_another_name_of_a_route_unless_it_is_a_routes_own() -> None
 
 def test_routes_are_named_among_the_models_there_are() -> None:
     assert routing.unknown_model(ROUTED, "gpt-4").message == (
-        'The model "gpt-4" does not exist. Models here: assistant, chat, docs, embedder.'
+        'The model "gpt-4" does not exist. Models here: assistant, chat, docs, embedder, helper.'
     )
 
 
@@ -187,7 +191,18 @@ def test_what_a_path_was_decoded_from_is_encoded_again() -> None:
     assert route.url == "http://host/internal/rag/v1/rag/docs/documents/a%20b%3F%23%252e.md"
 
 
-@pytest.mark.parametrize("name", ["nothing", "chat", ""])
+def test_an_agents_path_goes_to_it_whole() -> None:
+    route = routing.pipeline_route(TABLE, "/v1/agents/helper/runs/7")
+    assert (route.model, route.url) == ("helper", "http://host/internal/agent/v1/agents/helper/runs/7")
+
+
+@pytest.mark.parametrize("name", ["nothing", "docs", ""])
+def test_an_unknown_agent_is_told_the_agents_there_are(name: str) -> None:
+    with pytest.raises(NotFound, match=r"Agents here: helper\."):
+        routing.pipeline_route(TABLE, f"/v1/agents/{name}/runs")
+
+
+@pytest.mark.parametrize("name", ["nothing", "chat", "helper", ""])
 def test_an_unknown_pipeline_is_told_the_pipelines_there_are(name: str) -> None:
     with pytest.raises(NotFound, match=r"Pipelines here: docs\."):
         routing.pipeline_route(TABLE, f"/v1/rag/{name}/query")

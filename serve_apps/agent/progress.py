@@ -1,0 +1,98 @@
+"""How far a request has come, as plain data that can be kept and taken up again; and what its limits say. Pure."""
+
+from collections.abc import Mapping
+from operator import add
+from typing import Annotated, Any, Literal, TypedDict
+
+from serve_apps.agent.config import Limits
+
+#: Why the work ended: with the model's own answer, or at a limit.
+Ending = Literal["answered", "steps", "tool_calls", "same_call", "tokens", "wall_time"]
+
+
+def plus(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
+    """The sum of two usages."""
+    names = ("prompt_tokens", "completion_tokens", "total_tokens")
+    return {name: int(left.get(name) or 0) + int(right.get(name) or 0) for name in names}
+
+
+class Step(TypedDict):
+    """A call of a tool that was done."""
+
+    tool: str
+    """The function's name."""
+    arguments: dict[str, Any] | None
+    result: str
+    failed: bool
+    duration_s: float
+
+
+class Progress(TypedDict, total=False):
+    """The state of the graph; everything in it is JSON. Where a type has an operator, nodes say what is added."""
+
+    began_s: float
+    """Unix time."""
+    messages: Annotated[list[dict[str, Any]], add]
+    """The conversation with the model."""
+    pending: list[dict[str, Any]]
+    """Calls the model asked for that are not done yet."""
+    steps: Annotated[list[Step], add]
+    done: Annotated[list[str], add]
+    """Keys of the calls that were done."""
+    turns: Annotated[int, add]
+    """Calls of the model."""
+    text: Annotated[str, add]
+    """What was said to the caller."""
+    usage: Annotated[dict[str, int], plus]
+    wants_to_answer: bool
+    """Whether the model said so."""
+    forced: Ending | None
+    """The limit because of which the model must answer."""
+    ending: Ending | None
+    """Why it is over; None while it is not."""
+    finish_reason: str | None
+    """The model's own, of its last turn."""
+
+
+def exhausted(progress: Progress, limits: Limits, now_s: float) -> Ending | None:
+    """The limit that allows not even an answer."""
+    if now_s - progress["began_s"] >= limits.wall_time_s:
+        return "wall_time"
+    if tokens_left(progress, limits) <= 0:
+        return "tokens"
+    return None
+
+
+def tokens_left(progress: Progress, limits: Limits) -> int:
+    """Tokens that may still be used."""
+    return limits.tokens - progress["usage"].get("total_tokens", 0)
+
+
+def must_answer(progress: Progress, limits: Limits) -> Ending | None:
+    """The limit because of which no more tools may be called."""
+    if any(progress["done"].count(key) >= limits.same_call for key in set(_keys(progress))):
+        return "same_call"
+    if len(progress["steps"]) + len(progress["pending"]) > limits.tool_calls:
+        return "tool_calls"
+    return None
+
+
+def is_last_turn(progress: Progress, limits: Limits) -> bool:
+    """Whether the model has one more turn."""
+    return progress["turns"] >= limits.steps - 1
+
+
+def stopped(ending: Ending, limits: Limits) -> str:
+    """What is said when there is no answer."""
+    what = {
+        "steps": f"{limits.steps} steps",
+        "tool_calls": f"{limits.tool_calls} tool calls",
+        "same_call": f"{limits.same_call} calls of the same kind",
+        "tokens": f"{limits.tokens} tokens",
+        "wall_time": f"{limits.wall_time_s:g} s",
+    }.get(ending, "")
+    return f"Stopped without an answer: the agent's limit of {what} was reached." if what else ""
+
+
+def _keys(progress: Progress) -> list[str]:
+    return [call["key"] for call in progress["pending"]]

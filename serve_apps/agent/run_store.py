@@ -1,0 +1,125 @@
+"""What Redis knows of runs: a record for each, who works on it, and which are not over yet.
+
+A replica that works on a run holds its lease and renews it; a run whose lease ran out is anybody's.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.credentials import CredentialProvider
+
+from serve_apps.agent.checkpoints import KEY_PREFIX
+
+#: How long a replica may be silent before its runs are another's, in seconds.
+LEASE_S = 15.0
+#: How long a run is kept after its last change, in seconds.
+KEPT_S = 24 * 3600
+
+_ACTIVE = f"{KEY_PREFIX}active"
+
+#: KEYS: lease. ARGV: replica, milliseconds. Renews the lease of whoever has it.
+_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
+#: KEYS: lease. ARGV: replica. Gives a lease back.
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+#: KEYS: lease, record. ARGV: replica, seconds, fields and values. Writes the record of a run that is
+#: still the replica's.
+_WRITE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+redis.call('HSET', KEYS[2], unpack(ARGV, 3))
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+return 1
+"""
+
+
+def connect(url: str, password_file: Path) -> Redis:
+    """A client for the Redis at ``url``; it connects when it is first asked."""
+    password = _PasswordFile(password_file)
+    provider = password if password_file.exists() else None
+    return Redis.from_url(url, decode_responses=True, credential_provider=provider, socket_timeout=5)
+
+
+class RunStore:
+    """The runs of all replicas."""
+
+    def __init__(self, redis: Redis, replica: str, lease_s: float = LEASE_S) -> None:
+        """``replica``: a name that no other replica has."""
+        self._redis = redis
+        self._replica = replica
+        self._lease_ms = int(lease_s * 1000)
+
+    async def add(self, run: str, record: Mapping[str, str]) -> None:
+        """A new run, which is this replica's from now on."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(_lease(run), self._replica, px=self._lease_ms)
+            pipeline.hset(_record(run), mapping=dict[Any, Any](record))
+            pipeline.expire(_record(run), KEPT_S)
+            pipeline.sadd(_ACTIVE, run)
+            await pipeline.execute()
+
+    async def record(self, run: str) -> dict[str, str]:
+        """The record of a run; empty if there is none."""
+        return cast(dict[str, str], await self._redis.hgetall(_record(run)))
+
+    async def take(self, run: str) -> bool:
+        """Make a run this replica's; False if it is somebody's."""
+        return bool(await self._redis.set(_lease(run), self._replica, nx=True, px=self._lease_ms))
+
+    async def renew(self, run: str) -> bool:
+        """Keep a run; False if it is no longer this replica's."""
+        return bool(await self._eval(_RENEW, [_lease(run)], self._replica, self._lease_ms))
+
+    async def release(self, run: str) -> None:
+        """Leave a run to others, at once."""
+        await self._eval(_RELEASE, [_lease(run)], self._replica)
+
+    async def attempt(self, run: str) -> int:
+        """Count, and say, how often the run was begun or taken up."""
+        return int(await self._redis.hincrby(_record(run), "attempts", 1))
+
+    async def finish(self, run: str, fields: Mapping[str, str]) -> bool:
+        """Write how the run ended; False if it is no longer this replica's."""
+        pairs = [part for pair in fields.items() for part in pair]
+        written = bool(await self._eval(_WRITE, [_lease(run), _record(run)], self._replica, KEPT_S, *pairs))
+        if written:
+            await self._redis.srem(_ACTIVE, run)
+            await self.release(run)
+        return written
+
+    async def remove(self, run: str) -> None:
+        """Forget a run. Whoever works on it finds out when it renews its lease."""
+        await self._redis.srem(_ACTIVE, run)
+        await self._redis.delete(_record(run), _lease(run))
+
+    async def active(self) -> list[str]:
+        """The runs that are not over."""
+        return sorted(cast(set[str], await self._redis.smembers(_ACTIVE)))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def _eval(self, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
+        return await self._redis.eval(script, len(keys), *keys, *map(str, arguments))
+
+
+class _PasswordFile(CredentialProvider):
+    """The password as the file has it now, so that a rotated Secret needs no restart."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        return (self._path.read_text().strip(),)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+
+def _record(run: str) -> str:
+    return f"{KEY_PREFIX}{{{run}}}:run"
+
+
+def _lease(run: str) -> str:
+    return f"{KEY_PREFIX}{{{run}}}:lease"

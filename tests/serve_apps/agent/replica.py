@@ -1,0 +1,46 @@
+"""``python -m tests.serve_apps.agent.replica GATEWAY REDIS FOLDER`` serves an agent app until it is killed.
+
+It prints its URL. FOLDER has the files ``token`` (the internal credential) and ``redis-password``.
+"""
+
+import sys
+import threading
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from serve_apps.agent.agents import RunningAgents
+from serve_apps.agent.checkpoints import RedisSaver
+from serve_apps.agent.config import Agents
+from serve_apps.agent.ingress import build_asgi
+from serve_apps.agent.run_store import RunStore, connect
+from serve_apps.agent.runs import Pace, Runs
+from serve_apps.common.gateway_client import GatewayClient
+from serve_apps.common.middleware import ASGIApp
+from serve_apps.common.secrets import InternalCredential, UpstreamKeys
+from tests.serve_apps.agent.recorded import Recorded
+from tests.serve_apps.gateway.servers import PATIENCE_S, serving
+
+#: Short, so that a test need not wait for a lease to run out.
+LEASE_S = 1.0
+PACE = Pace(renew_s=0.2, look_s=0.2)
+HELPER = {"agents": {"helper": {"model": "chat", "tools": {"calculate": {"calculator": {}}}}}}
+
+
+def runs_of(replica: str, redis: Redis, agents: RunningAgents) -> Runs:
+    """The runs of a replica, which tells quickly that it lives."""
+    return Runs(RunStore(redis, replica, LEASE_S), RedisSaver(redis, 60), agents, PACE)
+
+
+def app_of(replica: str, gateway_url: str, redis_url: str, folder: Path) -> ASGIApp:
+    """A replica with the agent ``helper``."""
+    credential = InternalCredential(folder / "token")
+    agents = RunningAgents(GatewayClient(gateway_url, credential, PATIENCE_S), UpstreamKeys(folder), Recorded())
+    agents.replace(Agents.model_validate(HELPER))
+    return build_asgi(agents, credential, runs_of(replica, connect(redis_url, folder / "redis-password"), agents))
+
+
+if __name__ == "__main__":
+    with serving(app_of("killed", sys.argv[1], sys.argv[2], Path(sys.argv[3])), lifespan="on") as url:
+        print(url, flush=True)  # noqa: T201  # for the test that started it
+        threading.Event().wait()
