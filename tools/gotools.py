@@ -40,6 +40,8 @@ class Tool:
     build_time: str
     #: Variables that the linker sets to the module's version; ``{major}`` and ``{minor}`` are parts of it.
     stamps: tuple[tuple[str, str], ...] = ()
+    #: Build tags.
+    tags: str = ""
 
     @property
     def folder(self) -> Path:
@@ -62,7 +64,7 @@ class Tool:
     @property
     def recipe(self) -> str:
         """A digest of all that decides what is built. The compiler is left out: a newer Go makes the same tool."""
-        digest = hashlib.sha256(f"{self.package} {self.ldflags}".encode())
+        digest = hashlib.sha256(f"{self.package} {self.ldflags}{self.tags}".encode())
         for name in ("go.mod", "go.sum"):
             digest.update((self.folder / name).read_bytes())
         return digest.hexdigest()[:12]
@@ -100,6 +102,14 @@ TOOLS = {
         module="github.com/yannh/kubeconform",
         package="github.com/yannh/kubeconform/cmd/kubeconform",
         build_time="10 seconds",
+    ),
+    "promtool": Tool(
+        pinned_by="promtool",
+        module="github.com/prometheus/prometheus",
+        package="github.com/prometheus/prometheus/cmd/promtool",
+        build_time="3 minutes",
+        # It would have the clients of twenty clouds to find targets with.
+        tags="remove_all_sd",
     ),
     "kube-apiserver": _kubernetes("kube-apiserver", "6 minutes"),
     "kube-controller-manager": _kubernetes("kube-controller-manager", "2 minutes"),
@@ -207,7 +217,8 @@ def _build(tool: Tool, built: Path) -> None:
     print(f"building {built.name} {tool.version} (about {tool.build_time}, once) …", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=built.parent.parent) as scratch:
         made = Path(scratch) / "built" / built.name
-        go("build", "-ldflags", tool.ldflags, "-o", str(made), tool.package, folder=tool.folder)
+        build = ("-tags", tool.tags, "-ldflags", tool.ldflags, "-o", str(made))
+        go("build", *build, tool.package, folder=tool.folder)
         made.parent.rename(built.parent)
 
 

@@ -69,9 +69,12 @@ def test_every_template_is_exercised() -> None:
     assert kinds == {
         "ConfigMap",
         "EC2NodeClass",
+        "ExternalSecret",
         "Ingress",
+        "NetworkPolicy",
         "NodePool",
         "Pod",
+        "PodDisruptionBudget",
         "PodMonitor",
         "PrometheusRule",
         "RayService",

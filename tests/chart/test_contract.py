@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
+from serve_apps.agent.config import AgentArgs, Agents
 from serve_apps.gateway.config import GatewayArgs, RoutingTable
 from serve_apps.llm.config import EngineArgs, LLMArgs, LLMSettings
 from serve_apps.llm.engine import llm_config
@@ -19,6 +20,7 @@ from tests.chart.serve_schema import unknown_keys
 
 #: An application's arguments, and the settings of its first deployment.
 MODELS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
+    "serve_apps.agent.app:build_app": (AgentArgs, Agents),
     "serve_apps.gateway.app:build_app": (GatewayArgs, RoutingTable),
     "serve_apps.llm.app:build_app": (LLMArgs, LLMSettings),
     "serve_apps.rag.app:build_app": (RagArgs, RagPipelines),

@@ -98,4 +98,5 @@ def test_nothing_is_namespaced_by_hand() -> None:
         "llm-serving-api-keys",
         "llm-serving-initial-key",
         "llm-serving-internal",
+        "llm-serving-ray-token",
     }

@@ -16,9 +16,11 @@ def warnings(values: dict[str, Any]) -> list[str]:
 
 
 def test_the_notes_say_what_is_served_how_to_wait_and_how_to_call() -> None:
-    text = notes({**QUIET, "rag": {"docs": DOCS}})
+    agent = {"helper": {"model": "chat", "tools": {"sums": {"calculator": {}}, "docs": {"rag": {"pipeline": "docs"}}}}}
+    text = notes({**QUIET, "rag": {"docs": DOCS}, "agent": agent})
     assert "chat (generate) from hf://org/chat@main, in worker group l4" in text
     assert "docs (RAG over chat and embedder)" in text
+    assert "helper (agent over chat, with docs, sums)" in text
     assert "wait rayservice/llm-serving --for=condition=Ready" in text
     assert "{.status.activeServiceStatus.applicationStatuses}" in text
     assert "helm -n default test llm-serving --timeout 1200s" in text
@@ -43,9 +45,19 @@ def test_the_notes_say_how_to_read_the_initial_key() -> None:
     ],
 )
 def test_with_an_ingress_the_notes_give_its_url(more: dict[str, Any], url: str) -> None:
-    text = notes({**QUIET, "ingress": {"enabled": True, "host": "llm.example.com", **more}})
+    clients: dict[str, Any] = {"clients": [{"namespaceSelector": {}}]}
+    ingress = {"enabled": True, "host": "llm.example.com", **more}
+    text = notes({**QUIET, "ingress": ingress, "networkPolicy": clients})
     assert f"  URL={url}\n" in text
     assert "port-forward" not in text
+
+
+@pytest.mark.parametrize(
+    ("network_policy", "told"),
+    [({}, True), ({"clients": [{"podSelector": {}}]}, False), ({"enabled": False}, False)],
+)
+def test_the_notes_say_that_nobody_may_call_yet(network_policy: dict[str, Any], told: bool) -> None:
+    assert ("networkPolicy.clients is empty" in notes({**QUIET, "networkPolicy": network_policy})) is told
 
 
 def test_the_notes_name_routes_and_models_that_run_elsewhere() -> None:

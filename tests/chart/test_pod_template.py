@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from serve_apps.common import drain
 from tests.chart.render import environment, ray_cluster, ray_container, render_chart, worker_group
 
 
@@ -70,12 +71,28 @@ def test_pods_and_haproxy_outlive_the_longest_drain() -> None:
     for name, group in rendered.items():
         assert int(environment(group)["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) > 900
         if name != "head":
-            assert environment(group)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "900"
-            assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 900
+            hook = ray_container(group)["lifecycle"]["preStop"]["exec"]["command"]
+            assert hook == ["python", "-m", drain.__name__, "--seconds=900"]
+            # Beside the drain, the head may be asked once more.
+            assert group["template"]["spec"]["terminationGracePeriodSeconds"] > 900 + drain.HEAD_AWAY_S
 
 
-def test_the_head_goes_at_once_since_nothing_runs_on_it() -> None:
-    assert environment(groups()["head"])["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "0"
+def test_ray_itself_waits_for_nothing_since_workers_have_drained_before() -> None:
+    for group in groups().values():
+        assert environment(group)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "0"
+    assert "lifecycle" not in ray_container(groups()["head"])
+
+
+def test_priorities_are_passed_on() -> None:
+    def priority(group: dict[str, Any]) -> Any:
+        return group["template"]["spec"].get("priorityClassName")
+
+    values = {"head": {"priorityClassName": "high"}, "workerGroups": {"l4": {"priorityClassName": "low"}}}
+    assert {name: found for name, group in groups(values).items() if (found := priority(group))} == {
+        "head": "high",
+        "l4": "low",
+    }
+    assert not any(priority(group) for group in groups().values())
 
 
 def test_the_head_lists_all_its_ports() -> None:
@@ -136,6 +153,7 @@ def test_workers_have_the_internal_credential_and_only_the_gateways_have_the_key
         **internal,
         "/etc/llm-serving/secrets/api-keys": "llm-serving-api-keys",
         "/etc/llm-serving/secrets/upstreams": "llm-serving-upstreams",
+        "/etc/llm-serving/secrets/tools": "llm-serving-tools",
     }
 
 
@@ -144,11 +162,13 @@ def test_secrets_that_exist_are_mounted_instead() -> None:
         "apiKeys": {"existingSecret": "our-keys"},
         "internal": {"existingSecret": "our-token"},
         "upstreams": {"existingSecret": "our-providers"},
+        "tools": {"existingSecret": "our-tools"},
     }
     assert mounts(groups({"security": security})["cpu"]) == {
         "/etc/llm-serving/secrets/internal": "our-token",
         "/etc/llm-serving/secrets/api-keys": "our-keys",
         "/etc/llm-serving/secrets/upstreams": "our-providers",
+        "/etc/llm-serving/secrets/tools": "our-tools",
     }
 
 
@@ -161,9 +181,10 @@ def secret_volume(group: dict[str, Any], name: str) -> dict[str, Any] | None:
 def test_a_model_that_runs_elsewhere_changes_no_pod() -> None:
     external = {"runtime": "external", "url": "https://api.example.com", "credential": "provider"}
     assert groups({"models": {"provider": external}}) == groups()
-    volume = secret_volume(groups()["cpu"], "upstreams")
-    assert volume is not None
-    assert volume["optional"]
+    for name in ("upstreams", "tools"):
+        volume = secret_volume(groups()["cpu"], name)
+        assert volume is not None
+        assert volume["optional"]
 
 
 @pytest.mark.parametrize(

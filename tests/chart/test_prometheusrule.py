@@ -1,6 +1,8 @@
 """prometheusrule.yaml and alerts/: what Prometheus tells somebody about, and where it says what to do."""
 
+import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,20 @@ import yaml
 
 from serve_apps.common import metrics
 from tests.chart.render import CHART, REPOSITORY, of_kind, render_chart, the
+from tools.gotools import binary
 
 FILES = sorted((CHART / "alerts").glob("*.yaml"))
-SERIES = {metric.series: metric for metric in metrics.ALL}
+#: The labels of each series: the applications' own, and those of Ray 2.60, vLLM 0.29 and KubeRay 1.6 that are used.
+LABELS = {
+    **{metric.series: set(metric.tags) for metric in metrics.ALL},
+    "ray_serve_application_status": {"application"},
+    "ray_serve_autoscaling_desired_replicas": {"application", "deployment"},
+    "ray_serve_autoscaling_target_replicas": {"application", "deployment"},
+    "ray_vllm_kv_cache_usage_perc": {"model_name"},
+    "kuberay_service_condition_ready": {"name", "condition"},
+}
+#: What a histogram's series end with.
+SUFFIX = re.compile(r"_(bucket|count)$")
 #: Labels that Prometheus and the PodMonitor add to every series.
 SCRAPED = {"namespace", "ray_io_cluster"}
 
@@ -72,11 +85,37 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_an_alert_is_about_series_and_labels_that_exist(file: Path) -> None:
     rule = alert(file)
-    series = set(re.findall(r"\bray_llm_\w+", rule["expr"]))
+    series = {SUFFIX.sub("", name) for name in re.findall(r"\b(?:ray|kuberay)_\w+", rule["expr"])} - SCRAPED
     assert series
-    assert series <= set(SERIES)
-    labels = SCRAPED.union(*(SERIES[name].tags for name in series))
-    (grouped,) = re.findall(r"by \(([^)]*)\)", rule["expr"])
+    assert series <= set(LABELS)
+    labels = SCRAPED.union(*(LABELS[name] for name in series))
+    (grouped,) = set(re.findall(r"by \(([^)]*)\)", rule["expr"]))
     assert set(grouped.split(", ")) <= labels
     told = re.findall(r"\$labels\.(\w+)", str(rule["annotations"]))
     assert set(told) <= set(grouped.split(", "))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_an_alert_is_raised_when_it_should_be_and_not_otherwise(file: Path, tmp_path: Path) -> None:
+    """Promtool runs alerts/<Alert>.yaml on the rules as they are rendered."""
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "llm-serving", "rules": rules()}]}))
+    cases = tmp_path / file.name
+    cases.write_text((Path(__file__).parent / "alerts" / file.name).read_text())
+    done = subprocess.run([binary("promtool"), "test", "rules", cases], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stdout + done.stderr
+
+
+def test_every_case_is_of_an_alert() -> None:
+    assert sorted(file.name for file in (Path(__file__).parent / "alerts").iterdir()) == [one.name for one in FILES]
+
+
+def test_runbooks_name_panels_that_exist() -> None:
+    dashboards = [json.loads(file.read_text()) for file in (CHART / "dashboards").glob("*.json")]
+    titles = {one["title"] for one in dashboards} | {panel["title"] for one in dashboards for panel in one["panels"]}
+    named = {
+        " ".join(name.split())
+        for runbook in (REPOSITORY / "docs" / "runbooks").glob("*.md")
+        for name in re.findall(r"(?<!\*)\*([^*]+)\*(?!\*)", runbook.read_text())
+    }
+    assert named
+    assert named <= titles

@@ -24,6 +24,14 @@ def test_the_autoscaler_is_named_v2_and_confined() -> None:
     assert "temporary" in {volume["name"] for volume in cluster["headGroupSpec"]["template"]["spec"]["volumes"]}
 
 
+def test_rays_own_interfaces_ask_for_the_charts_token() -> None:
+    """KubeRay's own would be another one with each RayCluster; a mode that is left out leaves them open."""
+    assert ray_cluster(render_chart())["authOptions"] == {"mode": "token", "secretName": "llm-serving-ray-token"}
+    existing = {"security": {"ray": {"existingSecret": "our-ray-token"}}}
+    assert ray_cluster(render_chart(existing))["authOptions"]["secretName"] == "our-ray-token"
+    assert "authOptions" not in ray_cluster(render_chart({"security": {"ray": {"auth": "none"}}}))
+
+
 def test_the_head_runs_nothing_and_is_not_exposed() -> None:
     head = ray_cluster(render_chart())["headGroupSpec"]
     assert head["rayStartParams"] == {"num-cpus": "0"}

@@ -106,11 +106,13 @@ def test_its_volume_goes_with_the_release() -> None:
 def test_its_values_reach_it() -> None:
     redis = {
         "enabled": True,
+        "priorityClassName": "high",
         "image": "registry.example.com/redis:8",
         "resources": {"limits": {"memory": "1Gi"}},
         "storage": {"size": "5Gi", "className": "fast"},
     }
     stateful = the(render_chart({"redis": redis}), "StatefulSet")["spec"]
+    assert stateful["template"]["spec"]["priorityClassName"] == "high"
     container = stateful["template"]["spec"]["containers"][0]
     assert container["image"] == "registry.example.com/redis:8"
     assert container["resources"]["limits"] == {"memory": "1Gi"}

@@ -34,14 +34,20 @@ def objects(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 #: Passed on as they are; their owner's schema checks them.
 VERBATIM = {
     "annotations",
+    "clients",
+    "dashboardClients",
     "disruption",
+    "egress",
     "env",
     "extra",
     "extraObjects",
     "global",
     "labels",
     "limits",
+    "metricsClients",
     "nodeSelector",
+    "operators",
+    "parameters",
     "podTemplate",
     "policy",
     "pullSecrets",
@@ -111,6 +117,14 @@ MISSPELT: dict[str, tuple[dict[str, Any], str]] = {
     "a pipeline's key": (
         {"models": {"chat": CHAT, "embedder": EMBEDDER}, "rag": {"docs": {**DOCS, "topk": 3}}},
         "at '/rag/docs': additional properties 'topk' not allowed",
+    ),
+    "an agent's limit": (
+        {"agent": {"helper": {"model": "chat", "limits": {"step": 3}}}},
+        "at '/agent/helper/limits': additional properties 'step' not allowed",
+    ),
+    "a tool's key": (
+        {"agent": {"helper": {"model": "chat", "tools": {"files": {"mcp": {"url": "https://a.example", "tool": []}}}}}},
+        "at '/agent/helper/tools/files/mcp': additional properties 'tool' not allowed",
     ),
     "an override's key": (
         {"overrides": {"models": {"chat": {"sauce": "s3://x"}}}},

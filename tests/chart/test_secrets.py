@@ -31,16 +31,27 @@ def test_secrets_are_random() -> None:
     first, second = decoded(render_chart(namespace="one")), decoded(render_chart(namespace="other"))
     for name in first:
         assert set(first[name].values()).isdisjoint(second[name].values())
-    assert len(first["llm-serving-internal"]["token"]) == 48
+    assert len(first["llm-serving-internal"]["token"]) == len(first["llm-serving-ray-token"]["auth_token"]) == 48
+
+
+def test_a_ray_without_authentication_has_no_token() -> None:
+    assert "llm-serving-ray-token" not in decoded(render_chart({"security": {"ray": {"auth": "none"}}}))
 
 
 def test_secrets_that_exist_are_not_made() -> None:
-    security = {"apiKeys": {"existingSecret": "our-keys"}, "internal": {"existingSecret": "our-token"}}
+    security = {
+        "apiKeys": {"existingSecret": "our-keys"},
+        "internal": {"existingSecret": "our-token"},
+        "ray": {"existingSecret": "our-ray-token"},
+    }
     assert of_kind(render_chart({"security": security}), "Secret") == {}
 
 
 def test_without_authentication_there_are_no_keys() -> None:
-    assert set(of_kind(render_chart({"security": {"auth": "none"}}), "Secret")) == {"llm-serving-internal"}
+    assert set(of_kind(render_chart({"security": {"auth": "none"}}), "Secret")) == {
+        "llm-serving-internal",
+        "llm-serving-ray-token",
+    }
 
 
 def upgrade(server: ApiServer, namespace: str, folder: Path) -> list[dict[str, Any]]:
@@ -55,7 +66,8 @@ def upgrade(server: ApiServer, namespace: str, folder: Path) -> list[dict[str, A
 def test_an_upgrade_keeps_every_key_and_token(kube_apiserver: ApiServer, tmp_path: Path) -> None:
     kube_apiserver.kubectl("create", "namespace", "secrets-kept")
     installed = [one for one in render_chart() if one["kind"] == "Secret"]
-    installed[1]["data"]["team-a"] = base64.b64encode(b"sha256:salt:digest").decode()
+    (keys,) = (one for one in installed if one["metadata"]["name"] == "llm-serving-api-keys")
+    keys["data"]["team-a"] = base64.b64encode(b"sha256:salt:digest").decode()
     kube_apiserver.kubectl("create", "-f", "-", objects=installed, namespace="secrets-kept")
     assert decoded(upgrade(kube_apiserver, "secrets-kept", tmp_path)) == decoded(installed)
 

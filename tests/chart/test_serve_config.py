@@ -47,6 +47,37 @@ def test_the_gateways_table_names_every_model_and_pipeline() -> None:
     }
 
 
+def test_agents_are_one_application_and_models_to_clients() -> None:
+    helper = {"model": "chat", "tools": {"calculate": {"calculator": {}}}}
+    objects = render_chart({**RAG, "agent": {"helper": helper, "off": {**helper, "enabled": False}}})
+    app = application(objects, "agent")
+    assert (app["route_prefix"], app["import_path"]) == ("/internal/agent", "serve_apps.agent.app:build_app")
+    assert app["args"] == {"gatewayUrl": "http://127.0.0.1:8000", "modelTimeoutS": 900}
+    assert app["deployments"][0]["user_config"] == {"agents": {"helper": helper}}
+    models = application(objects, "gateway")["deployments"][0]["user_config"]["models"]
+    assert models["helper"] == {"url": "http://127.0.0.1:8000/internal/agent", "task": "agent"}
+    assert "off" not in models
+
+
+def test_without_agents_there_is_no_agent_application() -> None:
+    assert "agent" not in [app["name"] for app in serve_config(render_chart(RAG))["applications"]]
+
+
+def test_an_environment_changes_an_agent_that_the_preset_has() -> None:
+    values = {
+        **RAG,
+        "agent": {"helper": {"model": "chat"}},
+        "overrides": {"agent": {"helper": {"maxTokens": 99}, "none": {"maxTokens": 1}}},
+    }
+    table = application(render_chart(values), "agent")["deployments"][0]["user_config"]["agents"]
+    assert table == {"helper": {"model": "chat", "maxTokens": 99}}
+
+
+def test_agents_keep_their_runs_where_the_gateway_counts() -> None:
+    values = {**RAG, "agent": {"helper": {"model": "chat"}}, "redis": {"address": "redis:6379"}}
+    assert application(render_chart(values), "agent")["args"]["redis"] == "redis://redis:6379/1"
+
+
 def test_the_port_reaches_all_who_need_it() -> None:
     objects = render_chart({**RAG, "gateway": {"port": 9000}})
     assert serve_config(objects)["http_options"] == {"host": "0.0.0.0", "port": 9000}
@@ -142,6 +173,7 @@ def test_the_gateways_arguments_are_its_values_less_what_the_chart_reads() -> No
         "auth": "apiKeys",
         "redisOutage": "share",
         "auditLog": True,
+        "bypassProxy": True,
         "maxConcurrentRequests": 64,
         "maxRequestBytes": 4 * 1024 * 1024,
         "maxUploadBytes": 32 * 1024 * 1024,

@@ -8,6 +8,9 @@ import pytest
 from tests.chart.render import CHAT, DOCS, EMBEDDER, RERANKER, RenderRefused, render_chart
 
 MODELS: dict[str, Any] = {"chat": CHAT, "embedder": EMBEDDER, "reranker": RERANKER}
+TOOL_PARSER = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+GET_CITY = {"city": {"path": "/{city}", "description": "A city."}}
+POST_CITY = {"city": {"path": "/{city}", "description": "A city.", "method": "POST"}}
 GPU_TYPES = "A100-40G, A100-80G, A10G, B200, B300, GB200, GB300, H100, H200, L4, L40S, T4, cpu"
 
 
@@ -17,6 +20,15 @@ def chat(**more: Any) -> dict[str, Any]:
 
 def docs(**more: Any) -> dict[str, Any]:
     return {"models": MODELS, "rag": {"docs": {**DOCS, **more}}}
+
+
+def agent(name: str = "helper", **more: Any) -> dict[str, Any]:
+    models = {**MODELS, "tooled": {**CHAT, "engine": {"extra": TOOL_PARSER}}}
+    return {"models": models, "rag": {"docs": DOCS}, "agent": {name: {"model": "chat", **more}}}
+
+
+def tool(**kinds: Any) -> dict[str, Any]:
+    return agent(tools={"it": kinds})
 
 
 def l40s(count: int, **more: Any) -> dict[str, Any]:
@@ -45,6 +57,23 @@ def aliases(**of_routes: list[str]) -> dict[str, Any]:
 
 def tenant(**more: Any) -> dict[str, Any]:
     return {"models": MODELS, "gateway": {"tenants": {"team-a": more}}}
+
+
+def ingress(host: str, **more: Any) -> dict[str, Any]:
+    """An Ingress whose controller may reach the gateway."""
+    clients: dict[str, Any] = {"networkPolicy": {"clients": [{"namespaceSelector": {}}]}}
+    return {"ingress": {"enabled": True, "host": host}, **clients, **more}
+
+
+def dashboard(host: str = "ray.example.com", tls: Any = None, **more: Any) -> dict[str, Any]:
+    """An Ingress to the dashboard whose controller may reach it."""
+    found = [{"secretName": "ray-tls", "hosts": ["ray.example.com"]}] if tls is None else tls
+    clients: dict[str, Any] = {"networkPolicy": {"dashboardClients": [{"namespaceSelector": {}}]}}
+    return {"dashboard": {"ingress": {"enabled": True, "host": host, "tls": found}}, **clients, **more}
+
+
+#: Where the External Secrets Operator fetches from.
+STORE = {"externalSecrets": {"store": {"name": "vault"}}}
 
 
 def ray_container(owner: str, **more: Any) -> dict[str, Any]:
@@ -90,6 +119,84 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {"overrides": {"models": {"a" * 48: {}}}},
         f'overrides.models: not a name, got "{"a" * 48}"; use lower-case letters, digits and dashes, at most 47',
         {"overrides": {"models": {"a" * 47: {}}}},
+    ),
+    "an agent's name with a dot": (
+        agent("helper.v1"),
+        'agent: not a name, got "helper.v1"; use lower-case letters, digits and dashes, at most 47',
+        agent("helper-v1"),
+    ),
+    "an agent with a model's name": (
+        agent("tooled"),
+        "models.tooled: agent.tooled is published as a model of the same name; rename one",
+        agent("tools"),
+    ),
+    "an agent with a pipeline's name": (
+        agent("docs"),
+        "agent.docs: rag.docs is published as a model of the same name; rename one",
+        agent("docs-helper"),
+    ),
+    "an agent over no model": (
+        agent(model="caht"),
+        "agent.helper.model: no model of task generate, got caht; one of: chat, tooled",
+        agent(model="chat"),
+    ),
+    "an agent over an embedder": (
+        agent(model="embedder"),
+        "agent.helper.model: no model of task generate, got embedder; one of: chat, tooled",
+        {**agent(model="assistant"), "gateway": {"routes": {"assistant": {"versions": [{"model": "chat"}]}}}},
+    ),
+    "an agent that calls natively over a model without a parser": (
+        agent(toolCalling="native"),
+        "agent.helper.toolCalling: native needs a tool parser, and models.chat has none; set models.chat.engine.extra "
+        "{enable_auto_tool_choice: true, tool_call_parser: …}, or toolCalling json",
+        agent(toolCalling="native", model="tooled"),
+    ),
+    "an agent that calls natively over a route one version of which has no parser": (
+        {
+            **agent(toolCalling="native", model="assistant"),
+            "gateway": {"routes": {"assistant": {"versions": [{"model": "tooled"}, {"model": "chat"}]}}},
+        },
+        "agent.helper.toolCalling: native needs a tool parser, and models.chat has none; set models.chat.engine.extra "
+        "{enable_auto_tool_choice: true, tool_call_parser: …}, or toolCalling json",
+        {
+            **agent(toolCalling="native", model="assistant"),
+            "gateway": {"routes": {"assistant": {"versions": [{"model": "tooled"}]}}},
+        },
+    ),
+    "a tool's name with a dot": (
+        agent(tools={"calc.v1": {"calculator": {}}}),
+        "agent.helper.tools.calc.v1: not a tool's name; use letters, digits, dashes and underscores, at most 30",
+        agent(tools={"calc_v1": {"calculator": {}}}),
+    ),
+    "a tool with the word for answering": (
+        agent(tools={"answer": {"calculator": {}}}),
+        "agent.helper.tools.answer: the word by which a model says that it answers; choose another name",
+        agent(tools={"answers": {"calculator": {}}}),
+    ),
+    "a tool of no kind": (
+        tool(description="Does nothing."),
+        "agent.helper.tools.it: one kind of calculator, http, mcp, rag; got none",
+        tool(calculator={}),
+    ),
+    "a tool of two kinds": (
+        tool(calculator={}, rag={"pipeline": "docs"}),
+        "agent.helper.tools.it: one kind of calculator, http, mcp, rag; got calculator, rag",
+        tool(calculator=None, rag={"pipeline": "docs"}),
+    ),
+    "a tool of no pipeline": (
+        tool(rag={"pipeline": "wiki"}),
+        "agent.helper.tools.it.rag.pipeline: no such enabled pipeline, got wiki; one of: docs",
+        tool(rag={"pipeline": "docs"}),
+    ),
+    "a server with nothing to call": (
+        tool(http={"url": "https://api.example.com"}),
+        "agent.helper.tools.it.http: nothing to call; set operations or openapi",
+        tool(http={"url": "https://api.example.com", "operations": GET_CITY}),
+    ),
+    "an operation with a method that is not allowed": (
+        tool(http={"url": "https://api.example.com", "operations": POST_CITY}),
+        "agent.helper.tools.it.http.operations.city.method: POST is not allowed; add it to methods, which are GET",
+        tool(http={"url": "https://api.example.com", "operations": POST_CITY, "methods": ["POST"]}),
     ),
     "a route's name with a dot": (
         {"models": MODELS, "gateway": {"routes": {"gpt-4.1": {"versions": [{"model": "chat"}]}}}},
@@ -270,9 +377,31 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         docs(vectorStore={"uri": "https://milvus:19530"}),
     ),
     "an overlap as long as its chunk": (
-        docs(chunking={"maxWords": 20}),
-        "rag.docs.chunking.overlapWords: must be below maxWords (20), got 20; set less",
-        docs(chunking={"maxWords": 20, "overlapWords": 5}),
+        docs(chunking={"maxTokens": 32}),
+        "rag.docs.chunking.overlapTokens: must be below maxTokens (32), got 32; set less",
+        docs(chunking={"maxTokens": 32, "overlapTokens": 31}),
+    ),
+    "documents from nowhere": (
+        docs(ingest={"source": "/data"}),
+        'rag.docs.ingest.source: not a source, got "/data"; '
+        "one of: s3://bucket/prefix, gs://bucket/prefix, pvc://claim/path",
+        docs(ingest={"source": "s3://bucket"}),
+    ),
+    "documents from outside their claim": (
+        docs(ingest={"source": "pvc://corpus/../other"}),
+        "rag.docs.ingest.source: leaves its claim, got pvc://corpus/../other; set pvc://claim/path",
+        docs(ingest={"source": "pvc://corpus/other"}),
+    ),
+    "documents of nobody": (
+        docs(tenancy="tenant", ingest={"source": "s3://bucket"}),
+        "rag.docs.ingest.tenant: missing; with tenancy tenant say whose documents they are",
+        docs(tenancy="tenant", ingest={"source": "s3://bucket", "tenant": "team-a"}),
+    ),
+    "documents of tenants that nobody tells apart": (
+        {**docs(tenancy="tenant"), "security": {"auth": "none"}},
+        "rag.docs.tenancy: with security.auth none all callers are one tenant; "
+        "set shared, or security.auth to apiKeys or jwt",
+        docs(tenancy="tenant"),
     ),
     "a file for several replicas": (
         docs(vectorStore={"uri": "docs.db"}),
@@ -567,19 +696,64 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {"security": {"jwt": {"issuer": "https://login.example.com", "audience": "llm"}}},
     ),
     "an Ingress without keys": (
-        {"ingress": {"enabled": True, "host": "llm.example.com"}, "security": {"auth": "none"}},
+        ingress(host="llm.example.com", security={"auth": "none"}),
         "ingress.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys or jwt",
-        {"ingress": {"enabled": True, "host": "llm.example.com"}},
+        ingress(host="llm.example.com"),
     ),
     "an Ingress without a host": (
-        {"ingress": {"enabled": True}},
+        ingress(host=""),
         "ingress.host: missing; set the host clients call",
-        {"ingress": {"enabled": True, "host": "llm.example.com"}},
+        ingress(host="llm.example.com"),
     ),
     "an Ingress to a port on loopback": (
-        {"ingress": {"enabled": True, "host": "llm.example.com"}, "gateway": {"host": "127.0.0.1"}},
+        ingress(host="llm.example.com", gateway={"host": "127.0.0.1"}),
         "gateway.host: 127.0.0.1 is reached from inside the pod only, and an Ingress comes from outside; set 0.0.0.0",
         {"gateway": {"host": "127.0.0.1"}},
+    ),
+    "an Ingress whose controller is kept out": (
+        ingress(host="llm.example.com", networkPolicy={"clients": []}),
+        "networkPolicy.clients: empty, so the Ingress' controller may not reach the gateway; set its namespace or its "
+        "addresses",
+        ingress(host="llm.example.com", networkPolicy={"enabled": False}),
+    ),
+    "a dashboard that anyone may use": (
+        dashboard(security={"ray": {"auth": "none"}}),
+        "dashboard.ingress.enabled: without a token whoever finds the host could run code in the pods; set "
+        "security.ray.auth to token",
+        dashboard(),
+    ),
+    "a dashboard without a host": (
+        dashboard(host=""),
+        "dashboard.ingress.host: missing; set the host it is called by",
+        dashboard(),
+    ),
+    "a dashboard without TLS": (
+        dashboard(tls=[]),
+        "dashboard.ingress.tls: missing, so the token would pass in the clear; set [{secretName: …, hosts: […]}], or "
+        "[{hosts: […]}] where the controller has the certificate",
+        dashboard(),
+    ),
+    "a dashboard whose controller is kept out": (
+        dashboard(networkPolicy={"dashboardClients": []}),
+        "networkPolicy.dashboardClients: empty, so the controller of dashboard.ingress may not reach the dashboard; "
+        "set its namespace or its addresses",
+        dashboard(networkPolicy={"enabled": False}),
+    ),
+    "a Secret from two places": (
+        {"security": {"internal": {"existingSecret": "ours", "externalKey": "llm/internal"}, **STORE}},
+        "security.internal.externalKey: existingSecret names a Secret already, got ours and llm/internal; keep one of "
+        "the two",
+        {"security": {"internal": {"externalKey": "llm/internal"}, **STORE}},
+    ),
+    "a Secret from no store": (
+        {"security": {"ray": {"externalKey": "llm/ray"}}},
+        "security.ray.externalKey: there is no store to fetch llm/ray from; set security.externalSecrets.store.name",
+        {"security": {"ray": {"externalKey": "llm/ray"}, **STORE}},
+    ),
+    "a password to fetch for no Redis": (
+        {"redis": {"externalKey": "llm/redis"}, "security": STORE},
+        "redis.externalKey: opens the Redis at redis.address, and there is none; set redis.address or leave it out",
+        {"redis": {"address": "redis:6379", "externalKey": "llm/redis"}, "security": STORE},
     ),
     "two places for Redis": (
         {"redis": {"enabled": True, "address": "redis:6379"}},
@@ -633,6 +807,7 @@ def test_everything_wrong_is_said_at_once() -> None:
         "models.chat.replicas",
         "models.chat.drainSeconds",
         "ingress.host",
+        "networkPolicy.clients",
     ]
 
 

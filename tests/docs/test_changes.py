@@ -88,7 +88,7 @@ def test_an_example_sets_its_key(row: Row) -> None:
 def keys() -> Iterator[str]:
     """Every key of the values, with ``<name>`` for that of an entry."""
     collections: dict[str, type[Config]] = {"models": Model, "workerGroups": WorkerGroup}
-    entries = {"rag", "nodePools", "nodeClasses"}
+    entries = {"rag", "agent", "nodePools", "nodeClasses"}
     defaults = yaml.safe_load((REPOSITORY / "charts" / "llm-serving" / "values.yaml").read_text())
     for name in (field.alias or name for name, field in Values.model_fields.items()):
         if name in collections:

@@ -31,6 +31,7 @@ PROVEN_BY = {
     r"make bench-gateway": (
         "tests/bench/gateway/test_main.py::test_a_quick_run_measures_two_systems_and_writes_three_files"
     ),
+    r"make bench-rag DATA=.*": "tests/bench/rag/test_main.py::test_a_collection_leads_to_three_files",
     r"make bench-routing TRACE=.*": "tests/bench/routing/test_main.py::test_a_trace_leads_to_three_files",
     # Rewrites files; that it would change nothing is tested.
     r"make golden": "tests/chart/test_presets.py::test_it_renders_as_checked_in",
@@ -38,8 +39,23 @@ PROVEN_BY = {
     r"make format": "tests/docs/test_commands.py::test_make_knows_its_targets",
     # This run itself, and the one beside it.
     r"make (test|e2e)": "tests/docs/test_commands.py::test_make_knows_its_targets",
+    r"curl .*/v1/rag/docs/documents.*": "tests/docs/test_rag_documents.py::test_a_command_gets_an_answer",
+    r"python -m serve_apps\.rag\.ingest .*": "tests/docs/test_rag_documents.py::test_a_folder_is_brought_in",
+    r"curl .*(helper|/v1/agents/).*": "tests/docs/test_agents.py::test_a_command_gets_an_answer",
     r"curl .*": "tests/docs/test_gateway.py::test_a_command_gets_an_answer",
     r"kubectl .*patch secret .*": "tests/tools/test_key.py::test_the_printed_key_is_recognised_by_the_printed_entry",
+    r"kubectl drain .*": (
+        "tests/chart/test_poddisruptionbudget.py::test_of_a_group_one_worker_may_go_at_a_time_and_the_last_may_not"
+    ),
+    r"kubectl .*get secret llm-serving-ray-token .*": (
+        "tests/chart/test_ray_cluster.py::test_rays_own_interfaces_ask_for_the_charts_token"
+    ),
+    r"kubectl .*port-forward svc/llm-serving-head-svc 8265": (
+        "tests/chart/test_ingress.py::test_the_dashboards_leads_to_the_head_and_nowhere_else"
+    ),
+    r"kubectl label namespace .* pod-security.*": (
+        "tests/chart/test_pod_security.py::test_every_pod_of_each_feature_is_restricted"
+    ),
     r"kubectl .*wait .*": "tests/chart/test_notes.py::test_the_notes_say_what_is_served_how_to_wait_and_how_to_call",
     r"kubectl .*get rayservice .*": "tests/e2e/test_rolling.py::test_an_image_rolls_a_new_cluster",
     r"helm upgrade [^…]*": "tests/e2e/test_in_place.py::test_settings_and_routes_change_in_running_replicas",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from serve_apps.agent.config import Agent
 from serve_apps.common.config import Config, Name
 from serve_apps.gateway.config import GatewayArgs, Jwt, LogicalModel, Price, Queue, Tenant
 from serve_apps.llm.config import Autoscaling, EngineArgs, Sampling
@@ -125,11 +126,29 @@ class Gateway(GatewayArgs):
     other_tenants: Tenant
 
 
+class RagIngest(Config):
+    """A Job that brings a large collection of documents into a pipeline, once or on a schedule."""
+
+    source: str
+    """Where they are: s3://bucket/prefix, gs://bucket/prefix or pvc://claim/path."""
+    schedule: str | None = None
+    """When, as cron says it ("0 3 * * *"). Unset: once, and again when this block or the image changes."""
+    tenant: str = Field("ingest", min_length=1)
+    """Whose documents they are, and whom their tokens are charged to."""
+    concurrency: int = Field(4, ge=1, le=8)
+    """Uploads at a time; the gateway's replica takes 8 from everybody."""
+    existing_secret: str | None = None
+    """A Secret whose entries become the Job's environment, such as AWS_ACCESS_KEY_ID. Unset: the service account's
+    identity in the cloud."""
+
+
 class RagPipeline(Pipeline):
     """One RAG pipeline."""
 
     enabled: bool | None = None
     """False takes the pipeline away."""
+    ingest: RagIngest | None = None
+    """Documents to bring in."""
 
 
 class RagPipelineOverride(RagPipeline):
@@ -138,8 +157,21 @@ class RagPipelineOverride(RagPipeline):
     model_config = ConfigDict(json_schema_extra=_partial)
 
 
+class AgentValues(Agent):
+    """One agent."""
+
+    enabled: bool | None = None
+    """False takes the agent away."""
+
+
+class AgentOverride(AgentValues):
+    """Keys that replace those of the agent of the same name."""
+
+    model_config = ConfigDict(json_schema_extra=_partial)
+
+
 class Pipelines(Config):
-    """How the application of all RAG pipelines is sized."""
+    """How the applications of all RAG pipelines and of all agents are sized."""
 
     replicas: Replicas
     autoscaling: Autoscaling
@@ -157,6 +189,8 @@ class Overrides(Config):
     """Keys that replace those of the model of the same name."""
     rag: dict[Name, RagPipelineOverride | None]
     """Keys that replace those of the pipeline of the same name."""
+    agent: dict[Name, AgentOverride | None]
+    """Keys that replace those of the agent of the same name."""
 
 
 class Image(Config):
@@ -193,6 +227,8 @@ class Head(Config):
     node_selector: Verbatim
     """As in a pod."""
     tolerations: list[Verbatim]
+    priority_class_name: str
+    min_available: int = Field(ge=0, le=1)
     pod_template: Verbatim
 
 
@@ -221,6 +257,11 @@ class WorkerGroup(Config):
     """As in a pod; null removes a label."""
     tolerations: list[Verbatim] | None = None
     """As in a pod; GPU groups also tolerate the taint nvidia.com/gpu."""
+    priority_class_name: str | None = None
+    """A PriorityClass; the cluster's default unless set."""
+    min_available: int | None = Field(None, ge=0)
+    """Ready workers that a drain of nodes leaves; one less than minReplicas and at least 1 unless set, and 0 for no
+    budget."""
     node_pool: str | None = None
     """An entry of nodePools: its nodes only, its taints tolerated."""
     model_claims: list[str] | None = None
@@ -273,10 +314,31 @@ class Ingress(Config):
     tls: list[Verbatim]
 
 
+class Dashboard(Config):
+    """Ray's dashboard."""
+
+    ingress: Ingress
+
+
 class ExistingSecret(Config):
     """A Secret by reference."""
 
     existing_secret: str
+    external_key: str
+
+
+class SecretStore(Config):
+    """The External Secrets Operator's store."""
+
+    name: str
+    kind: Literal["ClusterSecretStore", "SecretStore"]
+
+
+class ExternalSecrets(Config):
+    """What the External Secrets Operator fetches."""
+
+    store: SecretStore
+    refresh_interval: str = Field(min_length=1)
 
 
 class JwtValues(Jwt):
@@ -285,15 +347,24 @@ class JwtValues(Jwt):
     model_config = ConfigDict(json_schema_extra=_partial)
 
 
+class RaySecurity(ExistingSecret):
+    """Who may use Ray's own interfaces."""
+
+    auth: Literal["token", "none"]
+
+
 class Security(Config):
     """Who may call, and where the Secrets are."""
 
+    external_secrets: ExternalSecrets
     auth: Literal["apiKeys", "jwt", "none"]
     api_keys: ExistingSecret
     jwt: JwtValues
     upstreams: ExistingSecret
+    tools: ExistingSecret
     internal: ExistingSecret
     hugging_face: ExistingSecret
+    ray: RaySecurity
 
 
 class ServiceAccount(Config):
@@ -303,6 +374,18 @@ class ServiceAccount(Config):
     """Whether the chart makes it."""
     name: str
     annotations: dict[str, str]
+
+
+class NetworkPolicy(Config):
+    """Who may reach which port."""
+
+    enabled: bool
+    """Whether the chart makes them."""
+    clients: list[Verbatim]
+    dashboard_clients: list[Verbatim]
+    metrics_clients: list[Verbatim]
+    operators: list[Verbatim]
+    egress: list[Verbatim]
 
 
 class RedisStorage(Config):
@@ -318,8 +401,11 @@ class Redis(Config):
     enabled: bool
     address: str
     existing_secret: str
+    external_key: str
     image: str = Field(min_length=1)
     resources: Verbatim
+    priority_class_name: str
+    min_available: int = Field(ge=0, le=1)
     storage: RedisStorage
 
 
@@ -381,6 +467,7 @@ class Values(Config):
     models: dict[Name, Model | None]
     gateway: Gateway
     rag: dict[Name, RagPipeline | None]
+    agent: dict[Name, AgentValues | None]
     pipelines: Pipelines
     overrides: Overrides
     max_drain_seconds: int = Field(ge=35)
@@ -391,8 +478,10 @@ class Values(Config):
     node_pools: dict[str, NodePool | None]
     node_classes: dict[str, NodeClass | None]
     ingress: Ingress
+    dashboard: Dashboard
     security: Security
     service_account: ServiceAccount
+    network_policy: NetworkPolicy
     redis: Redis
     monitoring: Monitoring
     extra_objects: list[Verbatim | str]

@@ -40,26 +40,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .Values.serviceAccount.name | default $default }}
 {{- end -}}
 
-{{- /* Renders the name of the Secret with the API keys. Scope: the root. */ -}}
-{{- define "llm-serving.apiKeysSecret" -}}
-{{ .Values.security.apiKeys.existingSecret | default (printf "%s-api-keys" (include "llm-serving.fullname" .)) }}
-{{- end -}}
-
-{{- /* Renders the name of the Secret with the key made at the first install. Scope: the root. */ -}}
-{{- define "llm-serving.initialKeySecret" -}}
-{{ include "llm-serving.fullname" . }}-initial-key
-{{- end -}}
-
-{{- /* Renders the name of the Secret with the applications' credential. Scope: the root. */ -}}
-{{- define "llm-serving.internalSecret" -}}
-{{ .Values.security.internal.existingSecret | default (printf "%s-internal" (include "llm-serving.fullname" .)) }}
-{{- end -}}
-
-{{- /* Renders the name of the Secret with the API keys of external models. Scope: the root. */ -}}
-{{- define "llm-serving.upstreamsSecret" -}}
-{{ .Values.security.upstreams.existingSecret | default (printf "%s-upstreams" (include "llm-serving.fullname" .)) }}
-{{- end -}}
-
 {{- /* Renders the name of everything that belongs to the Redis of the release. Scope: the root. */ -}}
 {{- define "llm-serving.redisName" -}}
 {{ include "llm-serving.fullname" . }}-redis
@@ -73,7 +53,7 @@ Scope: the root. */ -}}
 {{- if $redis.enabled }}
 {{- dict "address" (printf "%s:6379" $name) "secret" $name | toYaml }}
 {{- else if $redis.address }}
-{{- dict "address" $redis.address "secret" $redis.existingSecret | toYaml }}
+{{- dict "address" $redis.address "secret" (include "llm-serving.redisPasswordSecret" .) | toYaml }}
 {{- end }}
 {{- end -}}
 

@@ -38,6 +38,11 @@ Scope: dict "entries" (the map) "overrides" (its overrides). */ -}}
 {{- include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) }}
 {{- end -}}
 
+{{- /* Renders the enabled agents, as YAML. Scope: the root. */ -}}
+{{- define "llm-serving.agents" -}}
+{{- include "llm-serving.entries" (dict "entries" .Values.agent "overrides" .Values.overrides.agent) }}
+{{- end -}}
+
 {{- /* Renders Ray Serve's autoscaling_config from the short form and Ray's own keys. The default target leaves a quarter
 of a replica's room for what arrives while another one starts.
 Scope: dict "replicas" (min, max) "autoscaling" (Ray's keys) "maxOngoing" (requests of a replica). */ -}}

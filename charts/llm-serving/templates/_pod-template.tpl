@@ -19,6 +19,9 @@ automountServiceAccountToken: false
 # A minute more than the longest drain, for Ray's own shutdown.
 terminationGracePeriodSeconds: {{ add $values.maxDrainSeconds 60 }}
 {{- end }}
+{{- with .spec.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 enableServiceLinks: false
 {{- with $values.image.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
@@ -39,6 +42,12 @@ containers:
   resources: {{- toYaml .spec.resources | nindent 4 }}
   securityContext: {{- include "llm-serving.containerSecurity" .root | nindent 4 }}
   {{- include "llm-serving.probes" . | nindent 2 }}
+  {{- if eq .role "worker" }}
+  # A worker told to go finishes its streams first.
+  lifecycle:
+    preStop:
+      exec: {command: [python, -m, serve_apps.common.drain, --seconds={{ int $values.maxDrainSeconds }}]}
+  {{- end }}
   volumeMounts: {{- include "llm-serving.volumeMounts" . | nindent 2 }}
 volumes: {{- include "llm-serving.volumes" . | nindent 0 }}
 {{- end -}}
@@ -77,22 +86,19 @@ Scope: as llm-serving.podTemplate. */ -}}
 - name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS
   value: "5,10,25,50,100,250,500,1000,2500,5000,10000,30000,60000,120000,300000,600000"
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
-{{- if eq .role "head" }}
-# Nothing runs on the head that could finish first.
+# Nothing runs on the head that could finish first, and a worker has drained in its preStop hook.
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: "0"}
-{{- else }}
-# A worker told to go finishes its streams first.
-- {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ .root.Values.maxDrainSeconds | int | quote }}}
-{{- end }}
 {{- if eq .spec.type "cpu" }}
 # vLLM on CPU: GiB of KV cache for a replica, and no pinning to cores that Kubernetes may have given to others.
 - {name: VLLM_CPU_KVCACHE_SPACE, value: "1"}
 - {name: VLLM_CPU_OMP_THREADS_BIND, value: nobind}
 {{- end }}
-{{- if and .spec.type .root.Values.security.huggingFace.existingSecret }}
+{{- if .spec.type }}
+{{- with include "llm-serving.huggingFaceSecret" .root }}
 - name: HF_TOKEN
   valueFrom:
-    secretKeyRef: {name: {{ .root.Values.security.huggingFace.existingSecret }}, key: token}
+    secretKeyRef: {name: {{ . }}, key: token}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -154,6 +160,7 @@ capabilities: {drop: [ALL]}
 - {name: api-keys, mountPath: /etc/llm-serving/secrets/api-keys, readOnly: true}
 {{- end }}
 - {name: upstreams, mountPath: /etc/llm-serving/secrets/upstreams, readOnly: true}
+- {name: tools, mountPath: /etc/llm-serving/secrets/tools, readOnly: true}
 {{- if (include "llm-serving.redisConnection" .root | fromYaml).secret }}
 - {name: redis, mountPath: /etc/llm-serving/secrets/redis, readOnly: true}
 {{- end }}
@@ -189,9 +196,11 @@ capabilities: {drop: [ALL]}
 - name: api-keys
   secret: {secretName: {{ include "llm-serving.apiKeysSecret" .root }}, defaultMode: 0440}
 {{- end }}
-# Whether or not there is an external model: a volume more would roll the RayCluster.
+# Whether or not there is an external model or a tool with a credential: a volume more would roll the RayCluster.
 - name: upstreams
   secret: {secretName: {{ include "llm-serving.upstreamsSecret" .root }}, defaultMode: 0440, optional: true}
+- name: tools
+  secret: {secretName: {{ include "llm-serving.toolsSecret" .root }}, defaultMode: 0440, optional: true}
 {{- with (include "llm-serving.redisConnection" .root | fromYaml).secret }}
 # For the gateway; the head has it from its environment.
 - name: redis

@@ -18,6 +18,9 @@ gcsFaultToleranceOptions:
       secretKeyRef: {name: {{ . }}, key: password}
   {{- end }}
 {{- end }}
+{{- if eq .Values.security.ray.auth "token" }}
+authOptions: {mode: token, secretName: {{ include "llm-serving.rayTokenSecret" . }}}
+{{- end }}
 headGroupSpec:
   serviceType: ClusterIP
   rayStartParams:
@@ -58,6 +61,7 @@ Scope: llm-serving.workerGroups. */ -}}
       "type" ""
       "tolerations" list
       "nodeSelector" dict
+      "priorityClassName" ""
       "modelClaims" list
       "podTemplate" dict }}
 {{- toYaml (mergeOverwrite $defaults (include "llm-serving.withoutNulls" .Values.head | fromYaml)) }}
@@ -76,6 +80,7 @@ Scope: llm-serving.workerGroups. */ -}}
       "idleTimeoutSeconds" 300
       "nodeSelector" dict
       "tolerations" list
+      "priorityClassName" ""
       "modelClaims" list
       "nodePool" ""
       "podTemplate" dict

@@ -15,6 +15,9 @@ maxmemory-policy noeviction
 {{- $secret := include "llm-serving.redisName" . -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
+{{- with .Values.redis.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -29,7 +29,7 @@ otherTenants: {{- toYaml . | nindent 2 }}
 replicas: {{ (include "llm-serving.gatewayAutoscaling" . | fromYaml).max_replicas | int }}
 {{- end -}}
 
-{{- /* Renders where every model and pipeline answers, as YAML. Scope: the root. */ -}}
+{{- /* Renders where every model, pipeline and agent answers, as YAML. Scope: the root. */ -}}
 {{- define "llm-serving.upstreams" -}}
 {{- $base := printf "http://127.0.0.1:%d/internal" (int .Values.gateway.port) }}
 {{- $gateways := (include "llm-serving.gatewayAutoscaling" . | fromYaml).min_replicas | int | max 1 }}
@@ -52,6 +52,9 @@ autoscaling must see to get there. */}}
 {{- end }}
 {{- range $name := include "llm-serving.pipelines" . | fromYaml | keys }}
 {{- $_ := set $upstreams $name (dict "url" (printf "%s/rag" $base) "task" "pipeline") }}
+{{- end }}
+{{- range $name := include "llm-serving.agents" . | fromYaml | keys }}
+{{- $_ := set $upstreams $name (dict "url" (printf "%s/agent" $base) "task" "agent") }}
 {{- end }}
 {{- toYaml $upstreams }}
 {{- end -}}

@@ -1,8 +1,9 @@
-{{- /* Renders serveConfigV2: what Ray Serve runs, one application per model, the gateway at `/` and the RAG pipelines.
-Scope: the root. */ -}}
+{{- /* Renders serveConfigV2: what Ray Serve runs, one application per model, the gateway at `/`, the RAG pipelines and the
+agents. Scope: the root. */ -}}
 {{- define "llm-serving.serveConfig" -}}
 {{- $models := include "llm-serving.models" . | fromYaml }}
-{{- $pipelines := include "llm-serving.pipelines" . | fromYaml -}}
+{{- $pipelines := include "llm-serving.pipelines" . | fromYaml }}
+{{- $agents := include "llm-serving.agents" . | fromYaml -}}
 proxy_location: EveryNode
 http_options:
   host: {{ .Values.gateway.host }}
@@ -18,6 +19,9 @@ applications:
 {{- end }}
 {{- if $pipelines }}
 {{ include "llm-serving.ragApplication" (dict "root" . "pipelines" $pipelines) }}
+{{- end }}
+{{- if $agents }}
+{{ include "llm-serving.agentApplication" (dict "root" . "agents" $agents) }}
 {{- end }}
 {{- end -}}
 
@@ -95,7 +99,6 @@ Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
 {{- /* Renders the application that runs the RAG pipelines; the pipelines change in place.
 Scope: dict "root" $ "pipelines" (the enabled ones). */ -}}
 {{- define "llm-serving.ragApplication" -}}
-{{- $sizing := .root.Values.pipelines -}}
 - name: rag
   route_prefix: /internal/rag
   import_path: serve_apps.rag.app:build_app
@@ -104,16 +107,43 @@ Scope: dict "root" $ "pipelines" (the enabled ones). */ -}}
     modelTimeoutS: {{ .root.Values.gateway.firstByteTimeoutS | default 900 }}
   deployments:
   - name: Rag
-    {{- include "llm-serving.pipelinesPlacement" $sizing | nindent 4 }}
-    {{- $config := include "llm-serving.autoscalingConfig" (dict
-          "replicas" $sizing.replicas
-          "autoscaling" $sizing.autoscaling
-          "maxOngoing" $sizing.maxOngoingRequests
-        ) | fromYaml }}
-    {{- include "llm-serving.limits" (mergeOverwrite (dict "autoscalingConfig" $config) $sizing) | nindent 4 }}
-    max_surge_percent: 100
+    {{- include "llm-serving.pipelinesSizing" .root.Values.pipelines | nindent 4 }}
+    {{- /* `ingest` is a Job's. */}}
+    {{- $served := dict }}
+    {{- range $name, $pipeline := .pipelines }}{{ $_ := set $served $name (omit $pipeline "ingest") }}{{ end }}
     user_config:
-      pipelines: {{- toYaml .pipelines | nindent 8 }}
+      pipelines: {{- toYaml $served | nindent 8 }}
+{{- end -}}
+
+{{- /* Renders the application that runs the agents; the agents change in place.
+Scope: dict "root" $ "agents" (the enabled ones). */ -}}
+{{- define "llm-serving.agentApplication" -}}
+- name: agent
+  route_prefix: /internal/agent
+  import_path: serve_apps.agent.app:build_app
+  args:
+    gatewayUrl: http://127.0.0.1:{{ int .root.Values.gateway.port }}
+    modelTimeoutS: {{ .root.Values.gateway.firstByteTimeoutS | default 900 }}
+    {{- with include "llm-serving.gatewayRedis" .root }}
+    redis: {{ . }}
+    {{- end }}
+  deployments:
+  - name: Agent
+    {{- include "llm-serving.pipelinesSizing" .root.Values.pipelines | nindent 4 }}
+    user_config:
+      agents: {{- toYaml .agents | nindent 8 }}
+{{- end -}}
+
+{{- /* Renders how an application of pipelines or agents is placed, scaled and limited. Scope: `pipelines` of values. */ -}}
+{{- define "llm-serving.pipelinesSizing" -}}
+{{- include "llm-serving.pipelinesPlacement" . }}
+{{- $config := include "llm-serving.autoscalingConfig" (dict
+      "replicas" .replicas
+      "autoscaling" .autoscaling
+      "maxOngoing" .maxOngoingRequests
+    ) | fromYaml }}
+{{ include "llm-serving.limits" (mergeOverwrite (dict "autoscalingConfig" $config) .) }}
+max_surge_percent: 100
 {{- end -}}
 
 {{- /* Renders where and with how much CPU a replica of the gateway or the pipelines runs. Scope: its block of values. */ -}}

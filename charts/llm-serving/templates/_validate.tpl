@@ -4,6 +4,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
 {{- $models := include "llm-serving.models" . | fromYaml }}
 {{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
 {{- $pipelines := include "llm-serving.pipelines" . | fromYaml }}
+{{- $agents := include "llm-serving.agents" . | fromYaml }}
 {{- $routes := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromYaml }}
 {{- $scope := dict
       "root" .
@@ -12,9 +13,10 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "upstreams" (include "llm-serving.upstreams" . | fromYaml)
       "routes" $routes
       "groups" $groups
-      "pipelines" $pipelines }}
+      "pipelines" $pipelines
+      "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "redis" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -37,7 +39,7 @@ fullnameOverride: a RayService's name starts with a letter and has only lower-ca
 {{- /* The keys of the collections. A model's is a Serve application, a route, a metric label and part of a URL. */ -}}
 {{- define "llm-serving.validate.names" -}}
 {{- $values := .root.Values }}
-{{- range $path, $entries := dict "models" $values.models "rag" $values.rag "gateway.routes" $values.gateway.routes "workerGroups" $values.workerGroups "overrides.models" $values.overrides.models "overrides.rag" $values.overrides.rag }}
+{{- range $path, $entries := dict "models" $values.models "rag" $values.rag "agent" $values.agent "gateway.routes" $values.gateway.routes "workerGroups" $values.workerGroups "overrides.models" $values.overrides.models "overrides.rag" $values.overrides.rag "overrides.agent" $values.overrides.agent }}
 {{- range $name, $_ := $entries }}
 {{- if or (gt (len $name) 47) (not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" $name)) }}
 {{ $path }}: not a name, got {{ $name | quote }}; use lower-case letters, digits and dashes, at most 47
@@ -66,6 +68,9 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- end }}
 {{- if hasKey $.pipelines $name }}
 {{ $path }}: rag.{{ $name }} is published as a model of the same name; rename one
+{{- end }}
+{{- if hasKey $.agents $name }}
+{{ $path }}: agent.{{ $name }} is published as a model of the same name; rename one
 {{- end }}
 {{- range $key := list "url" "servedModel" "credential" "takesPriority" }}
 {{- if hasKey $model $key }}
@@ -99,6 +104,9 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- $path := printf "models.%s" $name }}
 {{- if hasKey $.pipelines $name }}
 {{ $path }}: rag.{{ $name }} is published as a model of the same name; rename one
+{{- end }}
+{{- if hasKey $.agents $name }}
+{{ $path }}: agent.{{ $name }} is published as a model of the same name; rename one
 {{- end }}
 {{- if not $model.url }}
 {{ $path }}.url: missing; set where the model answers, for example http://vllm.team:8000
@@ -309,7 +317,7 @@ security.jwt.{{ $key }}: missing; set what the tokens have as {{ $key | trunc 3 
 {{- /* What the pipelines refer to. A route is of the task of its versions. */ -}}
 {{- define "llm-serving.validate.rag" -}}
 {{- $models := dict }}
-{{- range $name, $upstream := .upstreams }}{{ if ne $upstream.task "pipeline" }}{{ $_ := set $models $name $upstream }}{{ end }}{{ end }}
+{{- range $name, $upstream := .upstreams }}{{ if not (has $upstream.task (list "pipeline" "agent")) }}{{ $_ := set $models $name $upstream }}{{ end }}{{ end }}
 {{- range $name, $route := .routes }}
 {{- $_ := set $models $name (dict "task" (dig (first $route.versions).model "task" "" $.upstreams)) }}
 {{- end }}
@@ -332,10 +340,23 @@ rag.{{ $name }}.{{ $role }}: needs a model of task {{ $task }}, but {{ $referenc
 rag.{{ $name }}.vectorStore.uri: neither a server nor a file, got {{ $uri | quote }}; set http(s)://host:port or a file name ending in .db
 {{- end }}
 {{- $chunking := $pipeline.chunking | default dict }}
-{{- $words := dig "maxWords" 120 $chunking | int }}
-{{- $overlap := dig "overlapWords" 20 $chunking | int }}
-{{- if ge $overlap $words }}
-rag.{{ $name }}.chunking.overlapWords: must be below maxWords ({{ $words }}), got {{ $overlap }}; set less
+{{- $most := dig "maxTokens" 256 $chunking | int }}
+{{- $overlap := dig "overlapTokens" 32 $chunking | int }}
+{{- if ge $overlap $most }}
+rag.{{ $name }}.chunking.overlapTokens: must be below maxTokens ({{ $most }}), got {{ $overlap }}; set less
+{{- end }}
+{{- with $pipeline.ingest }}
+{{- if not (regexMatch "^(s3|gs)://[^/]+|^pvc://[^/]+" (.source | default "")) }}
+rag.{{ $name }}.ingest.source: not a source, got {{ .source | default "" | quote }}; one of: s3://bucket/prefix, gs://bucket/prefix, pvc://claim/path
+{{- else if and (hasPrefix "pvc://" .source) (has ".." (splitList "/" .source)) }}
+rag.{{ $name }}.ingest.source: leaves its claim, got {{ .source }}; set pvc://claim/path
+{{- end }}
+{{- if and (eq ($pipeline.tenancy | default "shared") "tenant") (not .tenant) }}
+rag.{{ $name }}.ingest.tenant: missing; with tenancy tenant say whose documents they are
+{{- end }}
+{{- end }}
+{{- if and (eq ($pipeline.tenancy | default "shared") "tenant") (eq $.root.Values.security.auth "none") }}
+rag.{{ $name }}.tenancy: with security.auth none all callers are one tenant; set shared, or security.auth to apiKeys or jwt
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -347,6 +368,69 @@ rag.{{ $name }}.chunking.overlapWords: must be below maxWords ({{ $words }}), go
 {{- range $name, $pipeline := .pipelines }}
 {{- if and (hasSuffix ".db" (dig "vectorStore" "uri" "" $pipeline)) (gt (int $config.max_replicas) 1) }}
 rag.{{ $name }}.vectorStore.uri: a file belongs to one replica, but pipelines may have {{ int $config.max_replicas }}; set pipelines.replicas.max to 1 or the uri of a Milvus server
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Whom an agent asks. A model that calls tools in its own way needs a parser where Ray runs it; elsewhere nobody here
+knows. */ -}}
+{{- define "llm-serving.validate.agents" -}}
+{{- $chats := list }}
+{{- range $name, $upstream := .upstreams }}{{ if eq $upstream.task "generate" }}{{ $chats = append $chats $name }}{{ end }}{{ end }}
+{{- range $name, $route := .routes }}
+{{- if eq "generate" (dig (first $route.versions).model "task" "" $.upstreams) }}{{ $chats = append $chats $name }}{{ end }}
+{{- end }}
+{{- range $name, $agent := .agents }}
+{{- $path := printf "agent.%s" $name }}
+{{- if hasKey $.pipelines $name }}
+{{ $path }}: rag.{{ $name }} is published as a model of the same name; rename one
+{{- end }}
+{{- if not (has $agent.model $chats) }}
+{{ $path }}.model: no model of task generate, got {{ $agent.model | default "nothing" }}; one of: {{ $chats | uniq | sortAlpha | join ", " | default "none" }}
+{{- else if eq "native" ($agent.toolCalling | default "json") }}
+{{- $versions := list (dict "model" $agent.model) }}
+{{- with get $.routes $agent.model }}{{ $versions = .versions }}{{ end }}
+{{- range $versions }}
+{{- $model := get $.models .model }}
+{{- if and $model (not (and (dig "extra" "tool_call_parser" "" $model.engine) (dig "extra" "enable_auto_tool_choice" false $model.engine))) }}
+{{ $path }}.toolCalling: native needs a tool parser, and models.{{ .model }} has none; set models.{{ .model }}.engine.extra {enable_auto_tool_choice: true, tool_call_parser: …}, or toolCalling json
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "llm-serving.validate.agentTools" -}}
+{{- $pipelines := keys .pipelines | sortAlpha | join ", " | default "none" }}
+{{- range $agent, $settings := .agents }}
+{{- range $name, $tool := $settings.tools }}
+{{- $path := printf "agent.%s.tools.%s" $agent $name }}
+{{- $kinds := list }}
+{{- range $kind := list "calculator" "http" "mcp" "rag" }}{{ if kindIs "map" (get $tool $kind) }}{{ $kinds = append $kinds $kind }}{{ end }}{{ end }}
+{{- if or (gt (len $name) 30) (not (regexMatch "^[A-Za-z_][A-Za-z0-9_-]*$" $name)) }}
+{{ $path }}: not a tool's name; use letters, digits, dashes and underscores, at most 30
+{{- else if eq $name "answer" }}
+{{ $path }}: the word by which a model says that it answers; choose another name
+{{- end }}
+{{- if ne (len $kinds) 1 }}
+{{ $path }}: one kind of calculator, http, mcp, rag; got {{ $kinds | join ", " | default "none" }}
+{{- end }}
+{{- with $tool.rag }}
+{{- if not (hasKey $.pipelines .pipeline) }}
+{{ $path }}.rag.pipeline: no such enabled pipeline, got {{ .pipeline }}; one of: {{ $pipelines }}
+{{- end }}
+{{- end }}
+{{- with $tool.http }}
+{{- $methods := .methods | default (list "GET") }}
+{{- if not (or .operations .openapi) }}
+{{ $path }}.http: nothing to call; set operations or openapi
+{{- end }}
+{{- range $operation, $what := .operations }}
+{{- if not (has ($what.method | default "GET") $methods) }}
+{{ $path }}.http.operations.{{ $operation }}.method: {{ $what.method | default "GET" }} is not allowed; add it to methods, which are {{ join ", " $methods }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -462,6 +546,45 @@ ingress.host: missing; set the host clients call
 {{- if eq .root.Values.gateway.host "127.0.0.1" }}
 gateway.host: 127.0.0.1 is reached from inside the pod only, and an Ingress comes from outside; set 0.0.0.0
 {{- end }}
+{{- if and .root.Values.networkPolicy.enabled (not .root.Values.networkPolicy.clients) }}
+networkPolicy.clients: empty, so the Ingress' controller may not reach the gateway; set its namespace or its addresses
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Who reaches the dashboard can run code in the pods. */ -}}
+{{- define "llm-serving.validate.dashboard" -}}
+{{- $values := .root.Values }}
+{{- $ingress := $values.dashboard.ingress }}
+{{- if $ingress.enabled }}
+{{- if ne $values.security.ray.auth "token" }}
+dashboard.ingress.enabled: without a token whoever finds the host could run code in the pods; set security.ray.auth to token
+{{- end }}
+{{- if not $ingress.host }}
+dashboard.ingress.host: missing; set the host it is called by
+{{- end }}
+{{- if not $ingress.tls }}
+dashboard.ingress.tls: missing, so the token would pass in the clear; set [{secretName: …, hosts: […]}], or [{hosts: […]}] where the controller has the certificate
+{{- end }}
+{{- if and $values.networkPolicy.enabled (not $values.networkPolicy.dashboardClients) }}
+networkPolicy.dashboardClients: empty, so the controller of dashboard.ingress may not reach the dashboard; set its namespace or its addresses
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Each Secret comes from one place. */ -}}
+{{- define "llm-serving.validate.secrets" -}}
+{{- $security := .root.Values.security }}
+{{- $blocks := dict "redis" .root.Values.redis }}
+{{- range $key := list "apiKeys" "huggingFace" "internal" "ray" "tools" "upstreams" }}
+{{- $_ := set $blocks (printf "security.%s" $key) (get $security $key) }}
+{{- end }}
+{{- range $path, $block := $blocks }}
+{{- if and $block.existingSecret $block.externalKey }}
+{{ $path }}.externalKey: existingSecret names a Secret already, got {{ $block.existingSecret }} and {{ $block.externalKey }}; keep one of the two
+{{- else if and $block.externalKey (not $security.externalSecrets.store.name) }}
+{{ $path }}.externalKey: there is no store to fetch {{ $block.externalKey }} from; set security.externalSecrets.store.name
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -473,8 +596,10 @@ redis.address: redis.enabled installs a Redis of the release's own, got {{ $redi
 {{- else if and $redis.address (not (regexMatch "^(rediss?://)?[^/:@]+:[0-9]+$" $redis.address)) }}
 redis.address: not an address, got {{ regexReplaceAll ".*@" $redis.address "…@" }}; set host:port, redis://host:port or rediss://host:port, and the password in redis.existingSecret
 {{- end }}
-{{- if and $redis.existingSecret (not $redis.address) }}
-redis.existingSecret: opens the Redis at redis.address, and there is none; set redis.address or leave it out
+{{- range $key := list "existingSecret" "externalKey" }}
+{{- if and (get $redis $key) (not $redis.address) }}
+redis.{{ $key }}: opens the Redis at redis.address, and there is none; set redis.address or leave it out
+{{- end }}
 {{- end }}
 {{- if and $redis.enabled (eq (len $name) 47) }}
 fullnameOverride: with redis.enabled a name may have 46 characters, or labels of Redis' pod would be too long, got 47 ({{ $name }}); set a shorter fullnameOverride or release name

@@ -3,8 +3,14 @@
 {{- $models := include "llm-serving.models" . | fromYaml }}
 {{- if eq .Values.security.auth "none" }}
 [WARNING] security.auth is none: everyone who reaches the gateway may use it. For laptops only; set apiKeys.
-{{- else if and (eq .Values.security.auth "apiKeys") (not .Values.security.apiKeys.existingSecret) }}
+{{- else if and (eq .Values.security.auth "apiKeys") (not (or .Values.security.apiKeys.existingSecret .Values.security.apiKeys.externalKey)) }}
 [WARNING] security.apiKeys.existingSecret is empty: the chart made the key `admin`. Note it, then delete the Secret {{ include "llm-serving.initialKeySecret" . }}; the gateway keeps only its hash.
+{{- end }}
+{{- if eq .Values.security.ray.auth "none" }}
+[WARNING] security.ray.auth is none: whoever reaches Ray's dashboard or GCS can run code in the pods. Set token.
+{{- end }}
+{{- if not .Values.networkPolicy.enabled }}
+[WARNING] networkPolicy.enabled is false: every pod of the Kubernetes cluster reaches every port of the release's.
 {{- end }}
 {{- if not (or $models (include "llm-serving.elsewhere" . | fromYaml)) }}
 [WARNING] models is empty: the gateway answers, and knows no model. Start from a preset in values/.

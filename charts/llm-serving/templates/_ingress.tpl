@@ -1,0 +1,22 @@
+{{- /* Renders an Ingress up to its paths, which follow. Scope: dict "root" $ "name" (its name) "values" (its block). */ -}}
+{{- define "llm-serving.ingress" }}
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  name: {{ .name }}
+  labels: {{- include "llm-serving.labels" .root | nindent 4 }}
+  {{- with .values.annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- with .values.className }}
+  ingressClassName: {{ . }}
+  {{- end }}
+  {{- with .values.tls }}
+  tls: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  rules:
+    - host: {{ .values.host | quote }}
+      http:
+        paths:
+{{- end -}}

@@ -1,0 +1,223 @@
+"""networkpolicy.yaml: who may reach which port, asked of every rendered policy."""
+
+from typing import Any
+
+import pytest
+
+from tests.chart.network import End, allowed
+from tests.chart.pods import pods
+from tests.chart.render import CHAT, DOCS, EMBEDDER, of_kind, render_chart
+
+NAMESPACE = "ray-system"
+
+#: Ports of a Ray pod, by what listens there; facts are from a socket list of a running node.
+GATEWAY, METRICS = 8000, 8080
+CLOSED = {
+    "HAProxy's statistics": 8404,
+    "HAProxy's exporter": 9101,
+    "a replica": 30000,
+    "another replica": 31000,
+    "the fallback proxy": 8500,
+    "Ray's node agent": 52365,
+    "a worker process": 10002,
+    "an object manager": 8076,
+}
+HEAD = {"the GCS": 6379, "the client": 10001}
+DASHBOARD = 8265
+HEAD_METRICS = (44217, 44227)
+REDIS = 6379
+
+INGRESS = End("10.2.0.1", "ingress-nginx", {"app.kubernetes.io/name": "ingress-nginx"})
+OPERATOR = End("10.2.0.2", "kuberay-operator", {"app.kubernetes.io/name": "kuberay-operator"})
+PROMETHEUS = End("10.2.0.3", "monitoring", {"app.kubernetes.io/name": "prometheus"})
+NEIGHBOUR = End("10.2.0.4", NAMESPACE, {"app": "notebook"})
+STRANGER = End("10.2.0.5", "shop", {"app": "shop"})
+DEVELOPER = End("10.2.0.6", "tools", {"app": "bastion"})
+INTERNET = End("203.0.113.9")
+BALANCER = End("10.0.3.4")
+EVERYONE = {
+    "ingress": INGRESS,
+    "operator": OPERATOR,
+    "prometheus": PROMETHEUS,
+    "neighbour": NEIGHBOUR,
+    "stranger": STRANGER,
+    "developer": DEVELOPER,
+    "internet": INTERNET,
+    "balancer": BALANCER,
+}
+CLIENTS: list[dict[str, Any]] = [
+    {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}},
+    {"ipBlock": {"cidr": "10.0.0.0/22"}},
+]
+DEVELOPERS: list[dict[str, Any]] = [
+    {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tools"}}},
+]
+VALUES: dict[str, Any] = {
+    "models": {"chat": CHAT, "embedder": EMBEDDER},
+    "rag": {"docs": {**DOCS, "ingest": {"source": "s3://bucket/manuals"}}},
+    "redis": {"enabled": True},
+    "networkPolicy": {"clients": CLIENTS, "dashboardClients": DEVELOPERS},
+}
+
+
+class Network:
+    """A release, and whether its policies let somebody in."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        objects = render_chart(values, namespace=NAMESPACE)
+        self.policies = [
+            {**one, "metadata": {"namespace": NAMESPACE, **one["metadata"]}}
+            for one in of_kind(objects, "NetworkPolicy").values()
+        ]
+        self.ends = {
+            name: End(f"10.3.0.{number}", NAMESPACE, pod["metadata"]["labels"])
+            for number, (name, pod) in enumerate(pods(objects).items(), start=1)
+        }
+
+    def may(self, source: End | str, destination: End | str, port: int, protocol: str = "TCP") -> bool:
+        """Whether it may; the release's own pods go by their names."""
+        return allowed(self.policies, self._end(source), self._end(destination), port, protocol)
+
+    def _end(self, end: End | str) -> End:
+        return self.ends[end] if isinstance(end, str) else end
+
+    def reach(self, destination: str, port: int) -> set[str]:
+        """Who of `EVERYONE` may."""
+        return {name for name, end in EVERYONE.items() if self.may(end, destination, port)}
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network(VALUES)
+
+
+@pytest.mark.parametrize("pod", ["head", "cpu", "l4"])
+def test_the_gateways_port_is_for_its_clients(network: Network, pod: str) -> None:
+    assert network.reach(pod, GATEWAY) == {"ingress", "balancer"}
+
+
+@pytest.mark.parametrize("pod", ["head", "cpu", "l4"])
+def test_metrics_are_for_prometheus(network: Network, pod: str) -> None:
+    assert network.reach(pod, METRICS) == {"prometheus"}
+
+
+def test_the_heads_own_metrics_are_the_heads_only(network: Network) -> None:
+    for port in HEAD_METRICS:
+        assert network.reach("head", port) == {"prometheus"}
+        assert network.reach("cpu", port) == set()
+
+
+def test_the_dashboard_is_for_the_operator_and_those_that_are_named(network: Network) -> None:
+    assert network.reach("head", DASHBOARD) == {"operator", "developer"}
+    assert network.reach("cpu", DASHBOARD) == set()
+
+
+@pytest.mark.parametrize("port", (CLOSED | HEAD).values(), ids=list(CLOSED | HEAD))
+def test_rays_and_haproxys_own_ports_are_closed(network: Network, port: int) -> None:
+    for pod in ("head", "cpu", "l4"):
+        assert network.reach(pod, port) == set()
+
+
+@pytest.mark.parametrize("port", (CLOSED | HEAD | {"a free port": 41234}).values())
+def test_rays_pods_reach_one_another_at_every_port(network: Network, port: int) -> None:
+    for source in ("head", "cpu", "l4"):
+        for destination in ("head", "cpu", "l4"):
+            assert network.may(source, destination, port)
+
+
+def test_a_pod_of_another_release_is_a_stranger(network: Network) -> None:
+    other = End("10.2.0.7", NAMESPACE, {**network.ends["cpu"].labels, "app.kubernetes.io/instance": "other"})
+    for port in (GATEWAY, METRICS, 6379, 30000):
+        assert not network.may(other, "head", port)
+        assert not network.may(other, "cpu", port)
+    assert not network.may(other, "llm-serving-redis", REDIS)
+
+
+def test_so_is_a_pod_in_another_namespace_that_bears_the_labels(network: Network) -> None:
+    assert not network.may(End("10.2.0.8", "shop", network.ends["cpu"].labels), "head", 6379)
+
+
+def test_redis_is_for_the_head_the_gateways_and_the_job_that_empties_it(network: Network) -> None:
+    own = {name for name in network.ends if network.may(name, "llm-serving-redis", REDIS)}
+    assert own == {"head", "cpu", "redis-cleanup"}
+    assert network.reach("llm-serving-redis", REDIS) == set()
+
+
+def test_gateways_that_share_nothing_do_not_reach_redis() -> None:
+    alone = Network({**VALUES, "gateway": {"sharesRedis": False}})
+    own = {name for name in alone.ends if alone.may(name, "llm-serving-redis", REDIS)}
+    assert own == {"head", "redis-cleanup"}
+
+
+def test_redis_itself_goes_nowhere(network: Network) -> None:
+    assert not network.may("llm-serving-redis", INTERNET, 443)
+    assert not network.may("llm-serving-redis", "head", 6379)
+
+
+def test_helm_test_reaches_the_gateway_and_names_and_is_reached_by_nobody(network: Network) -> None:
+    test = "llm-serving-test"
+    assert network.may(test, "cpu", GATEWAY)
+    assert network.may(test, End("10.4.0.10"), 53, "UDP")
+    assert not network.may(test, "head", DASHBOARD)
+    assert not network.may(test, INTERNET, 443)
+    assert network.reach(test, GATEWAY) == set()
+    assert not network.may("cpu", test, GATEWAY)
+
+
+def test_a_job_that_brings_documents_reaches_them_and_the_gateway_and_is_reached_by_nobody(network: Network) -> None:
+    (job,) = (name for name in network.ends if "-ingest-" in name)
+    assert network.may(job, "cpu", GATEWAY)
+    assert network.may(job, INTERNET, 443)
+    assert not network.may(job, "head", DASHBOARD)
+    assert not network.may("cpu", job, GATEWAY)
+    assert network.reach(job, GATEWAY) == set()
+
+
+def test_rays_pods_reach_everything_unless_their_ways_out_are_named(network: Network) -> None:
+    assert network.may("cpu", INTERNET, 443)
+    assert network.may("head", STRANGER, 19530)
+
+
+def test_ways_out_that_are_named_close_the_others() -> None:
+    egress = [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 443}]}]
+    named = Network({**VALUES, "networkPolicy": {"egress": egress}})
+    for pod in ("head", "cpu", "l4"):
+        assert named.may(pod, INTERNET, 443)
+        assert not named.may(pod, INTERNET, 80)
+        assert not named.may(pod, STRANGER, 19530)
+        assert named.may(pod, End("169.254.20.10"), 53, "UDP")
+        assert named.may(pod, "head", 6379)
+    assert named.may("head", "llm-serving-redis", REDIS)
+    assert named.may("cpu", "llm-serving-redis", REDIS)
+
+
+def test_without_clients_the_gateway_is_for_the_release_alone() -> None:
+    alone = Network({})
+    assert alone.reach("cpu", GATEWAY) == set()
+    assert alone.may("llm-serving-test", "cpu", GATEWAY)
+
+
+def test_the_operator_may_be_somewhere_else() -> None:
+    elsewhere = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tools"}}}]
+    assert Network({"networkPolicy": {"operators": elsewhere}}).reach("head", DASHBOARD) == {"developer"}
+
+
+def test_nobody_in_a_list_is_nobody_and_not_everybody() -> None:
+    nobody = Network({"networkPolicy": {"operators": [], "metricsClients": []}})
+    for port in (DASHBOARD, METRICS, *HEAD_METRICS):
+        assert nobody.reach("head", port) == set()
+
+
+def test_it_follows_the_port() -> None:
+    moved = Network({"gateway": {"port": 9000}, "networkPolicy": {"clients": CLIENTS}})
+    assert moved.reach("cpu", 9000) == {"ingress", "balancer"}
+    assert moved.reach("cpu", GATEWAY) == set()
+
+
+def test_every_pod_of_the_release_is_behind_a_policy(network: Network) -> None:
+    for name in network.ends:
+        assert not network.may(STRANGER, name, 1)
+
+
+def test_there_are_none_if_they_are_switched_off() -> None:
+    assert of_kind(render_chart({"networkPolicy": {"enabled": False}}), "NetworkPolicy") == {}
