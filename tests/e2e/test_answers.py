@@ -32,7 +32,10 @@ def test_a_question_is_answered_from_documents_with_citations(http: httpx.Client
 
 
 def test_a_chat_is_streamed(client: openai.OpenAI) -> None:
-    """SmolLM2 on CPU streams an answer in many pieces, and the usage at its end."""
+    """SmolLM2 on CPU streams an answer in many pieces, and the usage at its end.
+
+    What it says differs with the processor's bfloat16.
+    """
     chunks = list(
         client.chat.completions.create(
             model="chat",
@@ -42,9 +45,11 @@ def test_a_chat_is_streamed(client: openai.OpenAI) -> None:
             messages=[{"role": "user", "content": PARIS}],
         )
     )
-    assert "Paris" in "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
-    assert len(chunks) > 3, "it came in one piece"
-    assert chunks[-1].usage is not None
+    said = [choice.delta.content for chunk in chunks for choice in chunk.choices if choice.delta.content]
+    assert len(said) > 3, f"it came in one piece: {said}"
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert usage.completion_tokens >= len(said)
 
 
 def test_texts_are_embedded(client: openai.OpenAI) -> None:
