@@ -10,8 +10,8 @@ MODEL_TESTS := tests/demo
 E2E_TESTS := tests/e2e
 UNIT_TESTS := $(filter-out $(CHART_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) $(E2E_TESTS) tests/__pycache__,\
     $(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
-# Side by side, file by file, so that a file's fixtures are made once (tests/conftest.py); in the order they are given,
-# so that what takes longest begins first.
+# Side by side, file by file, so that a file's fixtures are made once; in the order they are given, so that what takes
+# longest begins first. Tests with a cluster of their own have the cores to themselves.
 ON_ALL_CORES := --numprocesses auto --dist loadfile --no-loadscope-reorder
 # What a lint looks at; side by side too.
 LINTS := lint-style lint-types lint-imports lint-yaml lint-chart
@@ -43,9 +43,9 @@ images: environment ## Build the images with docker, podman or buildah (NAMES="r
 
 ##@ Test
 
-test: lint redis-server ## Everything: lint, then serve, chart and unit tests, then model tests (ARGS="…" for pytest)
-	@$(RUN) -m pytest $(ON_ALL_CORES) $(SERVE_TESTS) $(CHART_TESTS) $(UNIT_TESTS) $(ARGS)
-	@$(RUN) -m pytest $(MODEL_TESTS) $(ARGS)
+test: lint redis-server ## Everything: lint, then chart and unit tests, then serve and model tests (ARGS="…" for pytest)
+	@$(RUN) -m pytest $(ON_ALL_CORES) $(CHART_TESTS) $(UNIT_TESTS) $(ARGS)
+	@$(RUN) -m pytest $(SERVE_TESTS) $(MODEL_TESTS) $(ARGS)
 
 test-unit: environment redis-server ## Decisions, schemas, errors; milliseconds each
 	@$(RUN) -m pytest $(ON_ALL_CORES) $(UNIT_TESTS) $(ARGS)
