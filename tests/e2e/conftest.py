@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.e2e import evidence
-from tests.e2e.ct_install import CtInstall
 from tests.e2e.preparation import NAMESPACE, SECOND_NAMESPACE, prepare, remove
 from tests.e2e.release import Install, Release
 from tests.e2e.summary import Step, table
@@ -32,7 +31,7 @@ ORDER = (
     "test_cluster",
 )
 #: What modules begin for later ones: their own time is mostly waiting.
-AHEAD = {"test_uninstall": ("rolling_begun",), "test_rolling": ("ct_begun",)}
+AHEAD = {"test_uninstall": "rolling_begun"}
 _STEPS = pytest.StashKey[list[Step]]()
 _TARGET = pytest.StashKey[Target]()
 
@@ -134,19 +133,13 @@ def rolling(rolling_begun: tuple[Release, Install | None]) -> Release:
     return small
 
 
-@pytest.fixture(scope="session")
-def ct_begun(cluster: Target) -> Iterator[CtInstall]:
-    """``ct install``, which goes on by itself."""
-    with CtInstall.begin(cluster) as begun:
-        yield begun
-
-
 @pytest.fixture(autouse=True)
 def _ahead(request: pytest.FixtureRequest) -> None:
-    """Begin what later steps need, if they are asked for."""
-    for name in AHEAD.get(request.path.stem, ()):
-        if any(name in item.fixturenames for item in request.session.items if isinstance(item, pytest.Function)):
-            request.getfixturevalue(name)
+    """Begin what a later step needs, if that is asked for."""
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    name = AHEAD.get(request.path.stem)
+    if name and any(name in item.fixturenames for item in items):
+        request.getfixturevalue(name)
 
 
 def needed(cluster: Target, group: str) -> tuple[str, ...]:
