@@ -9,6 +9,7 @@ gets one line per request: started, finished or aborted).
 import asyncio
 import json
 import os
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,7 @@ class FakeEngine(LLMEngine):
         app = FastAPI()
         app.post("/v1/chat/completions")(self._chat)
         app.post("/v1/embeddings")(self._embed)
+        app.post("/tokenize")(self._tokenize)
         app.get("/metrics")(lambda: "never reachable")
         # vLLM's app has built its middleware by the time it is handed over.
         app.middleware_stack = app.build_middleware_stack()
@@ -96,6 +98,11 @@ class FakeEngine(LLMEngine):
             for index, text in enumerate(inputs)
         ]
         return self._reply("list", data=data, usage={"prompt_tokens": len(inputs), "total_tokens": len(inputs)})
+
+    async def _tokenize(self, request: Request) -> Any:
+        """A token for each word."""
+        tokens = [zlib.crc32(word.encode()) for word in (await request.json())["prompt"].split()]
+        return {"count": len(tokens), "max_model_len": 256, "tokens": tokens, "token_strs": None}
 
     def _reply(self, kind: str, **fields: Any) -> dict[str, Any]:
         return {"id": "fake", "object": kind, "created": 0, "model": self._model_id, **fields}
