@@ -20,10 +20,9 @@ from serve_apps.agent.runs import Runs
 from serve_apps.common import responses
 from serve_apps.common.disconnect import CancelOnDisconnect
 from serve_apps.common.errors import InvalidRequest, NotFound
-from serve_apps.common.gateway_client import Caller
-from serve_apps.common.logging import request_id
+from serve_apps.common.gateway_client import caller_of
 from serve_apps.common.middleware import ASGIApp, Guard
-from serve_apps.common.protocol import DEGRADED_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
+from serve_apps.common.protocol import DEGRADED_HEADER
 from serve_apps.common.secrets import InternalCredential
 
 
@@ -73,14 +72,14 @@ class Routes:
         agent = self._agents.find(body["model"])
         asked = conversation.read(body, agent.settings)
         listed = await agent.toolbox.functions()
-        work = agent.work(listed.functions, _caller(request), asked.sampling)
+        work = agent.work(listed.functions, caller_of(request.headers), asked.sampling)
         answer = Answer(agent.name, agent.settings.limits, listed.missing, asked.include_steps, asked.include_usage)
         flags = {DEGRADED_HEADER: ",".join(listed.missing)} if listed.missing else {}
         events = self._work(agent, work, asked)
         if not asked.stream:
             async with aclosing(events):
                 return responses.json(await answer.chat(events), headers=flags)
-        return await _streamed(events, answer, flags)
+        return await responses.streamed(answer.chat_events(events), events, flags)
 
     async def start_run(self, request: Request) -> Response:
         """A conversation, to be answered in the background."""
@@ -88,11 +87,11 @@ class Routes:
         asked = conversation.read(await _json_object(request), agent.settings)
         if asked.stream:
             raise InvalidRequest("stream: a run is not streamed; leave it out", param="stream")
-        return responses.json(await self._runs.start(agent.name, asked, _caller(request)), 202)
+        return responses.json(await self._runs.start(agent.name, asked, caller_of(request.headers)), 202)
 
     async def run(self, request: Request) -> Response:
         """GET: how a run is going. DELETE: it ends and is forgotten."""
-        agent, run, caller = request.path_params["agent"], request.path_params["run"], _caller(request)
+        agent, run, caller = request.path_params["agent"], request.path_params["run"], caller_of(request.headers)
         if request.method == "GET":
             return responses.json(await self._runs.show(agent, run, caller.tenant))
         await self._runs.remove(agent, run, caller.tenant)
@@ -114,12 +113,6 @@ class Routes:
                 yield event
 
 
-def _caller(request: Request) -> Caller:
-    rid = request.headers.get(REQUEST_ID_HEADER, "")
-    request_id.set(rid)
-    return Caller(request.headers.get(TENANT_HEADER, ""), rid)
-
-
 async def _json_object(request: Request) -> dict[str, Any]:
     """The request's body; the gateway has seen to its size."""
     try:
@@ -129,21 +122,3 @@ async def _json_object(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object", code="invalid_json")
     return body
-
-
-async def _streamed(events: AsyncGenerator[Event, None], answer: Answer, flags: dict[str, str]) -> Response:
-    """Server-sent events; a failure before the first one keeps its own status."""
-    chunks = answer.chat_events(events)
-    try:
-        first = await anext(chunks)
-    except BaseException:
-        await events.aclose()
-        raise
-
-    async def body() -> AsyncGenerator[bytes, None]:
-        async with aclosing(events), aclosing(chunks):
-            yield first
-            async for chunk in chunks:
-                yield chunk
-
-    return responses.EventStream(body(), flags)

@@ -6,7 +6,7 @@ application's calls as to anyone's. A failed call becomes the ``ServingError`` t
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from serve_apps.common.errors import (
     UpstreamFailed,
     UpstreamTimeout,
 )
+from serve_apps.common.logging import request_id as logged_request_id
 from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
 from serve_apps.common.secrets import InternalCredential
 
@@ -51,6 +52,13 @@ class Caller:
 
     tenant: str
     request_id: str
+
+
+def caller_of(headers: Mapping[str, str]) -> Caller:
+    """Whom a request that the gateway passed on is made for; log lines have its id from now on."""
+    caller = Caller(headers.get(TENANT_HEADER, ""), headers.get(REQUEST_ID_HEADER, ""))
+    logged_request_id.set(caller.request_id)
+    return caller
 
 
 class GatewayClient:

@@ -35,6 +35,25 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
+async def streamed(
+    events: AsyncGenerator[bytes, None], source: AsyncGenerator[Any, None], headers: dict[str, str]
+) -> Response:
+    """Server-sent ``events``, made from ``source``; a failure before the first of them keeps its own status."""
+    try:
+        first = await anext(events)
+    except BaseException:
+        await source.aclose()
+        raise
+
+    async def body() -> AsyncGenerator[bytes, None]:
+        async with aclosing(source), aclosing(events):
+            yield first
+            async for event in events:
+                yield event
+
+    return EventStream(body(), headers)
+
+
 async def refused(_: Request, error: ServingError) -> Response:
     """The response for an error of ours."""
     return Response(error.encoded(), error.status, error.headers())

@@ -198,7 +198,7 @@ class Counted:
         try:
             async with self._replica._start_request(_STRAIGHT):
                 await self._app(scope, receive, send)
-        except Exception as error:
+        except BaseException as error:  # also who leaves, as in Serve's own count
             failure = type(error).__name__
             raise
         finally:

@@ -12,10 +12,9 @@ from starlette.routing import Route
 from serve_apps.common import responses
 from serve_apps.common.disconnect import CancelOnDisconnect
 from serve_apps.common.errors import InvalidRequest, NotFound
-from serve_apps.common.gateway_client import Caller
-from serve_apps.common.logging import request_id
+from serve_apps.common.gateway_client import Caller, caller_of
 from serve_apps.common.middleware import ASGIApp, Guard
-from serve_apps.common.protocol import DEGRADED_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
+from serve_apps.common.protocol import DEGRADED_HEADER
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.rag import bodies, conversation, filters, prompt, unfound
 from serve_apps.rag.answer import Answer
@@ -69,7 +68,7 @@ class Routes:
         pipeline = self._pipeline(request)
         if request.method == "POST":
             given = await bodies.read_documents(request, pipeline.settings.max_document_bytes)
-            return _ingested(await pipeline.ingester.ingest(given, _caller(request)))
+            return _ingested(await pipeline.ingester.ingest(given, caller_of(request.headers)))
         stored = await pipeline.store.documents()
         listed = [{"id": each.id, "chunks": each.chunks, "metadata": each.metadata} for each in stored]
         return responses.json({"documents": listed})
@@ -88,40 +87,42 @@ class Routes:
         pipeline = self._pipeline(request)
         search = bodies.parse(bodies.Search, await bodies.read_json(request))
         where = filters.parse(search.filter)
-        found = await pipeline.retriever.find(search.query.strip(), _caller(request), search.limit, where)
+        found = await pipeline.retriever.find(search.query.strip(), caller_of(request.headers), search.limit, where)
         return responses.json({"results": found.results(), "degraded": found.degraded}, headers=_flags(found.degraded))
 
     async def query(self, request: Request) -> Response:
         """A question, answered from the documents."""
+        caller = caller_of(request.headers)
         pipeline = self._pipeline(request)
         query = bodies.parse(bodies.Query, await bodies.read_json(request))
         body: dict[str, Any] = {"filter": query.filter}
         if query.stream:
             body["stream_options"] = {"include_usage": True}
         answer, completion = await self._prepare(
-            pipeline, Conversation(query.question.strip()), body, _caller(request), query.top_k, query.filter
+            pipeline, Conversation(query.question.strip()), body, caller, query.top_k, query.filter
         )
         if not query.stream:
-            return _answered(answer.query(await self._complete(pipeline, completion, _caller(request))), answer)
-        payloads = self._stream(pipeline, completion, body, _caller(request))
-        return await _streamed(payloads, answer.query_events(payloads), answer)
+            return _answered(answer.query(await self._complete(pipeline, completion, caller)), answer)
+        payloads = self._stream(pipeline, completion, body, caller)
+        return await responses.streamed(answer.query_events(payloads), payloads, _flags(answer.retrieval.degraded))
 
     async def chat(self, request: Request) -> Response:
         """A conversation, answered from the documents; the pipeline poses as a model."""
+        caller = caller_of(request.headers)
         body = await bodies.read_json(request)
         if not isinstance(body, dict) or not isinstance(body.get("model"), str):
             raise InvalidRequest("model: required, the pipeline's name", param="model")
-        pipeline = self._pipelines.find(body["model"], _caller(request).tenant)
+        pipeline = self._pipelines.find(body["model"], caller.tenant)
         answer, completion = await self._prepare(
-            pipeline, conversation.read(body), body, _caller(request), given_filter=body.get("filter")
+            pipeline, conversation.read(body), body, caller, given_filter=body.get("filter")
         )
         if not body.get("stream"):
-            return _answered(answer.chat(await self._complete(pipeline, completion, _caller(request))), answer)
-        payloads = self._stream(pipeline, completion, body, _caller(request))
-        return await _streamed(payloads, answer.chat_events(payloads), answer)
+            return _answered(answer.chat(await self._complete(pipeline, completion, caller)), answer)
+        payloads = self._stream(pipeline, completion, body, caller)
+        return await responses.streamed(answer.chat_events(payloads), payloads, _flags(answer.retrieval.degraded))
 
     def _pipeline(self, request: Request) -> RunningPipeline:
-        return self._pipelines.find(request.path_params["pipeline"], _caller(request).tenant)
+        return self._pipelines.find(request.path_params["pipeline"], caller_of(request.headers).tenant)
 
     async def _prepare(
         self,
@@ -166,12 +167,6 @@ class Routes:
                     yield payload
 
 
-def _caller(request: Request) -> Caller:
-    rid = request.headers.get(REQUEST_ID_HEADER, "")
-    request_id.set(rid)
-    return Caller(request.headers.get(TENANT_HEADER, ""), rid)
-
-
 def _ingested(documents: Sequence[Ingested]) -> Response:
     """What became of each document; 207 if some failed. Then the same request again brings in only those."""
     failures = [each.error for each in documents if each.error is not None]
@@ -190,18 +185,3 @@ def _flags(degraded: Sequence[str]) -> dict[str, str]:
 
 def _answered(body: dict[str, Any], answer: Answer) -> Response:
     return responses.json(body, headers=_flags(answer.retrieval.degraded))
-
-
-async def _streamed(
-    payloads: AsyncGenerator[bytes, None], events: AsyncGenerator[bytes, None], answer: Answer
-) -> Response:
-    """Server-sent ``events``, made from ``payloads``; a failure before the first event keeps its own status."""
-    first = await anext(events)
-
-    async def body() -> AsyncGenerator[bytes, None]:
-        async with aclosing(payloads), aclosing(events):
-            yield first
-            async for event in events:
-                yield event
-
-    return responses.EventStream(body(), _flags(answer.retrieval.degraded))

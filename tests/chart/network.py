@@ -58,9 +58,10 @@ def _rule_fits(rule: Mapping[str, Any], direction: str, namespace: str, other: E
 
 def _is_port(allowed_port: Mapping[str, Any], port: int, protocol: str) -> bool:
     number = allowed_port.get("port")
-    if "endPort" in allowed_port or isinstance(number, str):
-        raise NotImplementedError(f"a named port or a range: {allowed_port}")
-    return allowed_port.get("protocol", "TCP") == protocol and number in (None, port)
+    if isinstance(number, str):
+        raise ValueError(f"a name that only the pod's containers explain: {allowed_port}")
+    inside = number is None or number <= port <= allowed_port.get("endPort", number)
+    return allowed_port.get("protocol", "TCP") == protocol and inside
 
 
 def _is_peer(peer: Mapping[str, Any], namespace: str, other: End) -> bool:

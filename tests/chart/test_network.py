@@ -109,7 +109,11 @@ def test_expressions(operator: str, values: list[str] | None, gateway: bool, oth
     assert allowed(by_expression, OTHER, APP, 80) is other
 
 
-@pytest.mark.parametrize("port", [{"port": "http"}, {"port": 80, "endPort": 90}])
-def test_what_the_chart_does_not_use_is_not_guessed(port: dict[str, Any]) -> None:
-    with pytest.raises(NotImplementedError):
-        allowed([policy(ingress=[{"ports": [port]}])], OUTSIDE, APP, 80)
+@pytest.mark.parametrize(("port", "reached"), [(79, False), (80, True), (90, True), (91, False)])
+def test_a_range_of_ports_ends_with_its_last(port: int, reached: bool) -> None:
+    assert allowed([policy(ingress=[{"ports": [{"port": 80, "endPort": 90}]}])], OUTSIDE, APP, port) is reached
+
+
+def test_a_port_by_name_is_not_guessed() -> None:
+    with pytest.raises(ValueError, match="containers explain"):
+        allowed([policy(ingress=[{"ports": [{"port": "http"}]}])], OUTSIDE, APP, 80)

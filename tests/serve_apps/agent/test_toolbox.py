@@ -13,7 +13,7 @@ class Gateway:
     """A client that nobody asks here."""
 
     async def ask(self, path: str, request: dict[str, Any], caller: Caller, whom: str) -> dict[str, Any]:
-        raise NotImplementedError
+        raise AssertionError(path)
 
 
 def toolbox(keys: UpstreamKeys, clock: list[float], **tools: Any) -> Toolbox:

@@ -83,3 +83,44 @@ def test_a_stream_closes_what_makes_its_events() -> None:
     with pytest.raises(BaseException, match=r"gone|unhandled"):
         asyncio.run(serve())
     assert closed == [True]
+
+
+async def pieces(closed: list[str], *, fails: bool = False) -> AsyncGenerator[bytes, None]:
+    """A stream's source, which tells of its end."""
+    try:
+        if fails:
+            raise RateLimited("Come back.", code="busy")
+        yield b"data: 1\n\n"
+        yield b"data: 2\n\n"
+    finally:
+        closed.append("source")
+
+
+def test_a_stream_is_whole_and_closes_its_source() -> None:
+    closed: list[str] = []
+
+    async def stream(_: Request) -> Response:
+        source = pieces(closed)
+        return await responses.streamed((piece async for piece in source), source, {"x-more": "1"})
+
+    app = Starlette(routes=[Route("/", stream)], exception_handlers=responses.HANDLERS)
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+            return await client.get("/")
+
+    response = asyncio.run(ask())
+    assert (response.text, response.headers["x-more"]) == ("data: 1\n\ndata: 2\n\n", "1")
+    assert closed == ["source"]
+
+
+def test_what_fails_before_the_first_event_has_a_status_of_its_own() -> None:
+    closed: list[str] = []
+
+    async def begin() -> None:
+        source = pieces(closed, fails=True)
+        await responses.streamed((piece async for piece in source), source, {})
+
+    with pytest.raises(RateLimited):
+        asyncio.run(begin())
+    assert closed == ["source"]

@@ -400,8 +400,10 @@ class Replica:
         assert metadata.is_direct_ingress
         assert not metadata._reserved_slot_token
         self.ongoing += 1
-        yield
-        self.ongoing -= 1
+        try:
+            yield
+        finally:
+            self.ongoing -= 1
 
     def record_request_metrics(self, **recorded: Any) -> None:
         self.recorded.append(recorded)
@@ -423,6 +425,22 @@ def test_serve_counts_a_request_while_it_runs(stock: None) -> None:
     assert (seen, replica.ongoing) == ([1], 0)
     (recorded,) = replica.recorded
     assert (recorded["is_error"], recorded["exception_type"]) == (False, None)
+
+
+def test_a_request_whose_client_left_is_counted_as_serve_counts_it() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise asyncio.CancelledError
+
+    async def receive() -> dict[str, Any]:
+        return {}
+
+    async def send(_: Any) -> None: ...
+
+    replica = Replica()
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(compat.Counted(app, replica)({"type": "http", "path": "/"}, receive, send))
+    (recorded,) = replica.recorded
+    assert (recorded["is_error"], recorded["exception_type"]) == (True, "CancelledError")
 
 
 def test_health_is_what_serve_says(stock: None) -> None:
