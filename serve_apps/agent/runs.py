@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +33,8 @@ MAX_RUNS = 32
 MAX_ATTEMPTS = 8
 #: Between two looks for runs that nobody works on, in seconds.
 LOOK_S = LEASE_S / 3
+#: Until a task that did not notice that it was cancelled is told again, in seconds.
+AGAIN_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -123,9 +126,7 @@ class Runs:
     async def close(self) -> None:
         """Leave all runs to the other replicas."""
         tasks = [*self._working.values(), *([self._looking] if self._looking else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks, 3 * AGAIN_S)  # a run's task ends one of its own
         await self._store.close()
 
     async def _find(self, agent: str, run: str, tenant: str) -> dict[str, str]:
@@ -167,8 +168,7 @@ class Runs:
         except RedisError as error:
             logger.error("a run is left for later", extra={"run": run, "problem": str(error)})
         finally:
-            working.cancel()
-            await asyncio.wait([working])
+            await _end([working], AGAIN_S)
             if not working.cancelled():
                 working.exception()  # seen
             with contextlib.suppress(RedisError):
@@ -216,6 +216,18 @@ class Runs:
             response = await answer.chat(events)
         agent.observer.ended(agent.name, response["end_reason"], time.monotonic() - began)
         return response
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]], again_s: float) -> None:
+    """Cancel tasks until they have ended: a cancellation that meets an answer of Redis is lost.
+
+    redis-py sends with ``asyncio.wait_for``, which has that fault before Python 3.12 (python/cpython#86296).
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=again_s)
 
 
 @contextlib.contextmanager

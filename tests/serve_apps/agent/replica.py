@@ -27,9 +27,9 @@ PACE = Pace(renew_s=0.2, look_s=0.2)
 HELPER = {"agents": {"helper": {"model": "chat", "tools": {"calculate": {"calculator": {}}}}}}
 
 
-def runs_of(replica: str, redis: Redis, agents: RunningAgents) -> Runs:
+def runs_of(store: RunStore, redis: Redis, agents: RunningAgents) -> Runs:
     """The runs of a replica, which tells quickly that it lives."""
-    return Runs(RunStore(redis, replica, LEASE_S), RedisSaver(redis, 60), agents, PACE)
+    return Runs(store, RedisSaver(redis, 60), agents, PACE)
 
 
 def app_of(replica: str, gateway_url: str, redis_url: str, folder: Path) -> ASGIApp:
@@ -37,7 +37,8 @@ def app_of(replica: str, gateway_url: str, redis_url: str, folder: Path) -> ASGI
     credential = InternalCredential(folder / "token")
     agents = RunningAgents(GatewayClient(gateway_url, credential, PATIENCE_S), UpstreamKeys(folder), Recorded())
     agents.replace(Agents.model_validate(HELPER))
-    return build_asgi(agents, credential, runs_of(replica, connect(redis_url, folder / "redis-password"), agents))
+    redis = connect(redis_url, folder / "redis-password")
+    return build_asgi(agents, credential, runs_of(RunStore(redis, replica, LEASE_S), redis, agents))
 
 
 if __name__ == "__main__":

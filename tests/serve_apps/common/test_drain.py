@@ -41,22 +41,30 @@ def nobody(head: str) -> str:
 
 @pytest.fixture(autouse=True)
 def log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The pod's log; and waits are short."""
+    """The pod's log; and heads are asked often."""
     monkeypatch.setattr(module, "POLL_S", 0.01)
-    monkeypatch.setattr(module, "HEAD_AWAY_S", 0.2)
     monkeypatch.setattr(module, "LOG", tmp_path / "log")
     (tmp_path / "log").touch()
     return tmp_path / "log"
 
 
-def ray(folder: Path, status: int = 0, ends: int | None = None) -> list[str]:
-    """A program that notes its arguments, and has process ``ends`` go as Ray has a drained raylet."""
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head is soon given up."""
+    monkeypatch.setattr(module, "HEAD_AWAY_S", 0.2)
+
+
+def ray(folder: Path, refusals: int = 0, ends: int | None = None) -> list[str]:
+    """A program that notes its arguments, refuses at first, and has process ``ends`` go as Ray has a drained raylet."""
     script = folder / "ray.py"
     script.write_text(
         "import os, sys\n"
-        f"open({str(folder / 'asked')!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
-        f"if {ends!r}: os.kill({ends!r}, 15)\n"
-        f"sys.exit({status})\n"
+        f"notes = open({str(folder / 'asked')!r}, 'a+')\n"
+        "notes.seek(0)\n"
+        f"refused = len(notes.readlines()) < {refusals}\n"
+        "notes.write(' '.join(sys.argv[1:]) + '\\n')\n"
+        f"if {ends!r} and not refused: os.kill({ends!r}, 15)\n"
+        "sys.exit(refused)\n"
     )
     return [sys.executable, str(script)]
 
@@ -88,21 +96,23 @@ def test_it_waits_until_the_raylet_has_ended(raylet: subprocess.Popen[bytes], he
     assert int(line.rpartition("=")[2]) in range(58, 61)
 
 
-def test_a_refusal_is_asked_again_and_an_agreement_is_not(
-    raylet: subprocess.Popen[bytes], head: str, tmp_path: Path
-) -> None:
-    assert drain(Raylet(raylet.pid, NODE), Head(head, ray(tmp_path, status=1)), 1).startswith("not drained")
-    assert len(asked(tmp_path)) > 1
-    (tmp_path / "asked").unlink()
+def test_a_head_that_refused_is_asked_again(raylet: subprocess.Popen[bytes], head: str, tmp_path: Path) -> None:
+    assert drain(Raylet(raylet.pid, NODE), Head(head, ray(tmp_path, refusals=2, ends=raylet.pid)), 60) == "drained"
+    assert len(asked(tmp_path)) == 3
+
+
+def test_a_head_that_agreed_is_not_asked_again(raylet: subprocess.Popen[bytes], head: str, tmp_path: Path) -> None:
     assert drain(Raylet(raylet.pid, NODE), Head(head, ray(tmp_path)), 1) == "not drained after 1 s"
     assert len(asked(tmp_path)) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_head_that_stays_away_ends_the_wait(raylet: subprocess.Popen[bytes], nobody: str, tmp_path: Path) -> None:
-    told = drain(Raylet(raylet.pid, NODE), Head(nobody, ray(tmp_path, status=1)), 600)
+    told = drain(Raylet(raylet.pid, NODE), Head(nobody, ray(tmp_path)), 600)
     assert told.startswith("the head was away")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_so_does_one_that_goes_while_it_waits(raylet: subprocess.Popen[bytes], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         gone = Head(f"127.0.0.1:{server.getsockname()[1]}", ray(tmp_path))
@@ -117,6 +127,7 @@ def test_without_a_raylet_there_is_nothing_to_wait_for(monkeypatch: pytest.Monke
     assert log.read_text() == ""
 
 
+@pytest.mark.usefixtures("impatient")
 def test_the_hook_tells_what_ended_the_wait_and_never_fails(
     raylet: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, nobody: str, log: Path
 ) -> None:

@@ -51,6 +51,8 @@ def serving(app: ASGIApp, lifespan: str = "off") -> Iterator[str]:
         server.force_exit = lifespan == "off"  # an app with a lifespan has something to close
         thread.join(PATIENCE_S)
         listener.close()
+        if thread.is_alive():
+            raise RuntimeError("the test server did not end")
 
 
 async def _serve(server: uvicorn.Server, listener: socket.socket, started: threading.Event) -> None:
