@@ -19,7 +19,7 @@ LINTS := lint-style lint-types lint-imports lint-yaml lint-chart
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary key images redis-server bench-gateway bench-rag bench-routing test test-unit test-chart test-serve test-model e2e lint $(LINTS) \
+.PHONY: help demo demo-canary key images plan doctor redis-server bench-gateway bench-rag bench-routing test test-unit test-chart test-serve test-model e2e lint $(LINTS) \
     cluster cluster-down packages format generate golden verify lock environment tools clean
 
 ##@ Use
@@ -40,6 +40,13 @@ key: environment ## Make an API key (ID=team-a; ROTATE=1 for one beside those it
 
 images: environment ## Build the images with docker, podman or buildah (NAMES="ray-serve …" REGISTRY= BASE=; LOCAL=1: see images/)
 	@$(RUN) -m tools.images $(NAMES) $(if $(LOCAL),--local) $(if $(REGISTRY),--registry "$(REGISTRY)") $(if $(BASE),--base "$(BASE)")
+
+plan: environment ## What a values file costs an hour, what fits, how long its models take to start (FILE=values/rag.yaml ENVIRONMENT=…)
+	@$(RUN) -m tools.plan "$(or $(FILE),values/rag.yaml)" "$(or $(ENVIRONMENT),values/environments/eks-prod.yaml)" \
+	    $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+doctor: environment ## Check the cluster of KUBECONFIG before an install: one line each, ok or what to do
+	@$(RUN) -m tools.doctor $(if $(FILE),"$(FILE)") $(if $(ENVIRONMENT),"$(ENVIRONMENT)")
 
 ##@ Test
 

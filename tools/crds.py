@@ -24,6 +24,7 @@ IN_USE: dict[str, tuple[str, tuple[str, ...]]] = {
         "pkg/apis/crds",
         ("karpenter.sh_nodepools", "karpenter.k8s.aws_ec2nodeclasses"),
     ),
+    "github.com/kedacore/keda/v2": ("config/crd/bases", ("keda.sh_scaledobjects",)),
     "github.com/external-secrets/external-secrets": ("config/crds/bases", ("external-secrets.io_externalsecrets",)),
     "github.com/prometheus-operator/prometheus-operator": (
         "example/prometheus-operator-crd",

@@ -1,6 +1,8 @@
 import pytest
 
 from tests.chart.objects import config_map, ray_service
+from tests.tools.doctor.clusters import DEFINITIONS
+from tools.doctor.cluster import read
 from tools.kube_apiserver import ApiServer, Refused
 
 
@@ -38,3 +40,12 @@ def test_a_namespace_is_made_when_it_is_first_named(kube_apiserver: ApiServer) -
 def test_a_dry_run_leaves_nothing_behind(kube_apiserver: ApiServer) -> None:
     kube_apiserver.dry_run([config_map()])
     assert "settings" not in kube_apiserver.kubectl("get", "configmaps", "--output=name")
+
+
+def test_it_answers_every_question_of_the_doctors(kube_apiserver: ApiServer) -> None:
+    found = read(kube_apiserver.kubectl)
+    assert found.kubernetes.startswith("1.34.")
+    assert found.definitions.keys() >= DEFINITIONS.keys()
+    assert "v1" in found.definitions["rayservices.ray.io"]
+    assert (found.nodes, found.node_pools, found.storage_classes) == ([], [], {})
+    assert "apps" in found.api_groups

@@ -221,3 +221,44 @@ def test_every_pod_of_the_release_is_behind_a_policy(network: Network) -> None:
 
 def test_there_are_none_if_they_are_switched_off() -> None:
     assert of_kind(render_chart({"networkPolicy": {"enabled": False}}), "NetworkPolicy") == {}
+
+
+MODEL = "llm-serving-model-chat"
+STANDALONE: dict[str, Any] = {**VALUES, "models": {**VALUES["models"], "chat": {**CHAT, "runtime": "standalone"}}}
+
+
+@pytest.fixture(scope="module")
+def with_standalone() -> Network:
+    return Network(STANDALONE)
+
+
+def test_a_standalone_model_is_for_the_pods_that_host_gateways(with_standalone: Network) -> None:
+    own = {name for name in with_standalone.ends if with_standalone.may(name, MODEL, 8000)}
+    assert own == {"cpu"}
+    # Whoever may read metrics is asked for the credential everywhere else (serve_apps.llm.standalone).
+    assert with_standalone.reach(MODEL, 8000) == {"prometheus"}
+
+
+@pytest.mark.parametrize("port", [8001, 29500, 41234])
+def test_its_other_ports_are_closed(with_standalone: Network, port: int) -> None:
+    assert with_standalone.reach(MODEL, port) == set()
+    assert not with_standalone.may("cpu", MODEL, port)
+
+
+def test_it_fetches_weights_and_reaches_no_pod_of_the_release_at_what_is_closed(with_standalone: Network) -> None:
+    assert with_standalone.may(MODEL, INTERNET, 443)
+    for pod, port in (("cpu", GATEWAY), ("head", DASHBOARD), ("llm-serving-redis", REDIS)):
+        assert not with_standalone.may(MODEL, pod, port)
+
+
+def test_ways_out_that_are_named_leave_the_gateway_its_models() -> None:
+    egress = [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 443}]}]
+    named = Network({**STANDALONE, "networkPolicy": {"egress": egress}})
+    assert named.may("cpu", MODEL, 8000)
+    assert named.may(MODEL, INTERNET, 443)
+    assert not named.may(MODEL, INTERNET, 80)
+    assert named.may(MODEL, End("10.4.0.10"), 53, "UDP")
+
+
+def test_without_a_standalone_model_there_is_no_policy_for_any(network: Network) -> None:
+    assert "llm-serving-models" not in {policy["metadata"]["name"] for policy in network.policies}

@@ -28,6 +28,48 @@ def test_the_notes_say_what_is_served_how_to_wait_and_how_to_call() -> None:
     assert 'curl -H "Authorization: Bearer $KEY" $URL/v1/models' in text
 
 
+def test_the_notes_name_standalone_models_by_their_deployment() -> None:
+    text = notes({**QUIET, "models": {"chat": {**CHAT, "runtime": "standalone"}}})
+    assert "chat (generate) from hf://org/chat@main, in Deployment llm-serving-model-chat" in text
+    assert warnings({**QUIET, "models": {"chat": {**CHAT, "runtime": "standalone", "source": "hf://org/chat"}}}) == [
+        "[WARNING] models.chat.source names no revision: replicas may start with different weights. Add @<commit>."
+    ]
+
+
+def requests(values: dict[str, Any]) -> list[str]:
+    """The two lines about what all pods request."""
+    return notes(values).partition("request, all together:\n")[2].splitlines()[:2]
+
+
+def test_the_notes_add_up_what_is_requested() -> None:
+    # The head: 4 CPUs, 16 GiB. The group cpu: 3 and 10. One worker with an L4: 3 and 12.
+    assert requests({**QUIET, "models": {"chat": {**CHAT, "replicas": {"min": 1, "max": 3}}}}) == [
+        "  at least 10 CPUs, 38 GiB of memory, 1 GPUs",
+        "  at most 25 CPUs, 92 GiB of memory, 3 GPUs",
+    ]
+
+
+def test_two_replicas_on_a_worker_are_one_worker_and_standalone_ones_have_their_own_share() -> None:
+    half = {"accelerator": {"type": "L40S", "count": 2}, "replicas": {"min": 2, "max": 2}}
+    assert requests({**QUIET, "models": {"chat": {**CHAT, **half}}})[0].endswith("4 GPUs")
+    assert requests({**QUIET, "models": {"chat": {**CHAT, **half, "runtime": "standalone"}}})[0] == (
+        "  at least 19 CPUs, 122 GiB of memory, 4 GPUs"
+    )
+
+
+def test_small_requests_are_read_as_kubernetes_reads_them() -> None:
+    small = {"resources": {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}}
+    redis = {"enabled": True, "resources": {"requests": {"cpu": 0.25, "memory": 536870912}}}
+    values = {
+        **QUIET,
+        "models": {},
+        "head": small,
+        "workerGroups": {"cpu": {**small, "maxReplicas": 1}},
+        "redis": redis,
+    }
+    assert requests(values)[0] == "  at least 0.8 CPUs, 2 GiB of memory, 0 GPUs"
+
+
 def test_the_notes_say_how_to_read_the_initial_key() -> None:
     assert "get secret llm-serving-initial-key -o jsonpath='{.data.key}' | base64 -d" in notes()
     assert "llm-serving-initial-key" not in notes(QUIET)

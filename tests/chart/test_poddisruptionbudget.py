@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tests.chart.pods import pods
-from tests.chart.render import of_kind, render_chart
+from tests.chart.render import CHAT, of_kind, render_chart
 
 NO_GROUPS = dict.fromkeys(("l4", "l40s", "l40s-x4", "a100-40g-x8", "h100-x8"))
 
@@ -32,6 +32,12 @@ def test_of_a_group_one_worker_may_go_at_a_time_and_the_last_may_not(least: int,
     assert budgets(values)["llm-serving-worker-cpu"] == kept
 
 
+@pytest.mark.parametrize(("least", "kept"), [(1, 1), (2, 1), (4, 3)])
+def test_so_of_a_standalone_model(least: int, kept: int) -> None:
+    model = {**CHAT, "runtime": "standalone", "replicas": {"min": least, "max": 8}}
+    assert budgets({"models": {"chat": model}})["llm-serving-model-chat"] == kept
+
+
 def test_what_is_set_stands_and_nothing_is_kept_without_a_budget() -> None:
     values: dict[str, Any] = {
         "head": {"minAvailable": 0},
@@ -44,7 +50,8 @@ def test_what_is_set_stands_and_nothing_is_kept_without_a_budget() -> None:
 
 
 def test_each_selects_its_own_pods_and_only_the_releases() -> None:
-    objects = render_chart({"redis": {"enabled": True}}, release="prod")
+    models = {name: {**CHAT, "runtime": "standalone"} for name in ("chat", "other")}
+    objects = render_chart({"redis": {"enabled": True}, "models": models}, release="prod")
     labels = {name: pod["metadata"]["labels"] for name, pod in pods(objects).items()}
     selected = {
         name: {pod for pod, its in labels.items() if one["spec"]["selector"]["matchLabels"].items() <= its.items()}
@@ -53,6 +60,7 @@ def test_each_selects_its_own_pods_and_only_the_releases() -> None:
     assert selected == {
         "prod-llm-serving-head": {"head"},
         "prod-llm-serving-redis": {"prod-llm-serving-redis"},
+        **{f"prod-llm-serving-model-{name}": {f"prod-llm-serving-model-{name}"} for name in models},
         **{f"prod-llm-serving-worker-{name}": {name} for name in ("cpu", *NO_GROUPS)},
     }
     for one in of_kind(objects, "PodDisruptionBudget").values():

@@ -1,4 +1,4 @@
-from tests.chart.render import of_kind, ray_cluster, ray_container, render_chart, the
+from tests.chart.render import CHAT, of_kind, ray_cluster, ray_container, render_chart, the
 
 
 def test_there_is_none_unless_enabled() -> None:
@@ -27,3 +27,15 @@ def test_every_endpoint_bears_the_ray_cluster() -> None:
         assert endpoint["relabelings"] == [
             {"sourceLabels": ["__meta_kubernetes_pod_label_ray_io_cluster"], "targetLabel": "ray_io_cluster"}
         ]
+
+
+def test_standalone_models_have_one_of_their_own() -> None:
+    monitoring = {"podMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}}}
+    objects = render_chart({"models": {"chat": {**CHAT, "runtime": "standalone"}}, "monitoring": monitoring})
+    monitor = of_kind(objects, "PodMonitor")["llm-serving-models"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    template = the(objects, "Deployment")["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint == {"port": "http", "path": "/metrics", "interval": "30s"}
+    assert endpoint["port"] in {port["name"] for port in template["spec"]["containers"][0]["ports"]}

@@ -106,7 +106,7 @@ def test_a_model_takes_ten_lines_at_most(preset: str) -> None:
 def test_each_file_opens_with_its_contract(file: Path) -> None:
     head = file.read_text().partition("\n\n")[0]
     assert all(line.startswith("#") for line in head.splitlines())
-    subjects = ("Needs", "Change") if file.stem == "eks-prod" else ("Model", "Hardware")
+    subjects = ("Needs", "Change") if file.stem in ("eks-prod", "gke") else ("Model", "Hardware")
     for subject in (*subjects, "Load", "Leaves out"):
         assert f"\n# {subject}" in head, subject
 

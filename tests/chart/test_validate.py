@@ -543,19 +543,82 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "an address of a model of Ray": (
         chat(url="http://vllm:8000"),
-        "models.chat.url: belongs to models that run elsewhere; set runtime to standalone or external, or leave it out",
+        "models.chat.url: belongs to models that run elsewhere; set runtime to external, or to standalone with a "
+        "url, or leave it out",
         elsewhere("standalone", url="http://vllm:8000"),
     ),
     "another name for a model of Ray": (
         chat(servedModel="org/chat"),
-        "models.chat.servedModel: belongs to models that run elsewhere; set runtime to standalone or external, or "
-        "leave it out",
+        "models.chat.servedModel: belongs to models that run elsewhere; set runtime to external, or to standalone "
+        "with a url, or leave it out",
         elsewhere("standalone", servedModel="org/chat"),
     ),
-    "a standalone model without an address": (
-        {"models": {"provider": {"runtime": "standalone"}}},
-        "models.provider.url: missing; set where the model answers, for example http://vllm.team:8000",
-        elsewhere("standalone"),
+    "an external model without an address": (
+        {"models": {"provider": {"runtime": "external"}}},
+        "models.provider.url: missing; set where the model answers, for example https://api.example.com",
+        elsewhere("external"),
+    ),
+    "a standalone model without an address or weights": (
+        {"models": {"chat": {"runtime": "standalone", "accelerator": {"type": "L4"}}}},
+        "models.chat.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path or "
+        "pvc://claim/path",
+        chat(runtime="standalone"),
+    ),
+    "a standalone model that no group fits": (
+        chat(runtime="standalone", accelerator={"type": "T4"}),
+        "models.chat.accelerator.type: no enabled worker group has T4; add or enable one under workerGroups",
+        chat(runtime="standalone", accelerator={"type": "L40S", "count": 2}),
+    ),
+    "a standalone model that starts from nothing": (
+        chat(runtime="standalone", replicas={"min": 0, "max": 2}),
+        "models.chat.replicas.min: a standalone model cannot start for a request, got 0; set 1 or more, or runtime to "
+        "ray",
+        chat(runtime="standalone", replicas={"min": 1, "max": 2}),
+    ),
+    "Ray's autoscaling of a standalone model": (
+        chat(runtime="standalone", autoscaling={"target_ongoing_requests": 8}),
+        "models.chat.autoscaling: belongs to models that Ray runs; set standalone.autoscaler and maxOngoingRequests, "
+        "or leave it out",
+        chat(runtime="standalone", maxOngoingRequests=8, autoscaling={}),
+    ),
+    "Ray's queue of a standalone model": (
+        chat(runtime="standalone", maxQueuedRequests=8),
+        "models.chat.maxQueuedRequests: belongs to models that Ray runs; set queue, or leave it out",
+        chat(runtime="standalone", queue={"maxWaiting": 8}),
+    ),
+    "a port of a standalone model": (
+        chat(runtime="standalone", engine={"extra": {"port": 9000}}),
+        "models.chat.engine.extra.port: a standalone model's server is the chart's to set up; leave it out",
+        chat(runtime="standalone", engine={"extra": {"seed": 1}}),
+    ),
+    "a standalone model's defaults in vLLM's words": (
+        chat(runtime="standalone", engine={"extra": {"override_generation_config": {"temperature": 0}}}),
+        "models.chat.engine.extra.override_generation_config: a standalone model's server is the chart's to set up; "
+        "leave it out, and set sampling",
+        chat(runtime="standalone", sampling={"temperature": 0}),
+    ),
+    "a default length of a standalone model's answers": (
+        chat(runtime="standalone", sampling={"temperature": 0, "max_tokens": 256}),
+        "models.chat.sampling.max_tokens: vLLM's own server would cut every answer there, also of requests that ask "
+        "for more; leave it out, or set maxTokens of tenants",
+        chat(runtime="standalone", sampling={"temperature": 0}),
+    ),
+    "an argument of a standalone model as a flag": (
+        chat(runtime="standalone", engine={"extra": {"api-key": "x"}}),
+        "models.chat.engine.extra.api-key: vLLM's arguments are written with underscores; set api_key",
+        chat(runtime="standalone", engine={"extra": {"scheduling_policy": "priority"}}),
+    ),
+    "a standalone model whose Service has too long a name": (
+        {"models": {"a" * 46: {**CHAT, "runtime": "standalone"}}},
+        f"models.{'a' * 46}: a Service's name has at most 63 characters, got 64 (llm-serving-model-{'a' * 46}); "
+        "shorten the model's name or set fullnameOverride",
+        {"models": {"a" * 45: {**CHAT, "runtime": "standalone"}}},
+    ),
+    "KEDA without a Prometheus": (
+        {**chat(runtime="standalone", replicas={"max": 2}), "standalone": {"autoscaler": "keda"}},
+        "standalone.prometheus: missing, and KEDA asks it how much there is to do; set its address, for example "
+        "http://prometheus-operated.monitoring:9090",
+        {**chat(runtime="standalone", replicas={"min": 2}), "standalone": {"autoscaler": "keda"}},
     ),
     "an address with the API's version": (
         elsewhere("external", url="https://api.example.com/openai/v1"),
@@ -565,12 +628,14 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "replicas of a model that runs elsewhere": (
         elsewhere("external", replicas={"max": 2}),
-        "models.provider.replicas: belongs to models that Ray runs, and runtime is external; leave it out",
+        "models.provider.replicas: belongs to models that the chart runs, and this one is at https://api.example.com; "
+        "leave it out",
         elsewhere("external", price={"prompt": 1}),
     ),
     "an accelerator of a model that runs elsewhere": (
         elsewhere("standalone", accelerator={"type": "L4"}),
-        "models.provider.accelerator: belongs to models that Ray runs, and runtime is standalone; leave it out",
+        "models.provider.accelerator: belongs to models that the chart runs, and this one is at "
+        "https://api.example.com; leave it out, or the url",
         elsewhere("standalone", takesPriority=True),
     ),
     "a credential for a standalone model": (

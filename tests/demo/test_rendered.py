@@ -26,7 +26,7 @@ def test_the_environment_is_that_of_the_pods() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "answering"),
-    [("rag", ["chat"]), ("multi-model", ["chat", "chat-large"]), ("large-model-tp4", ["chat"])],
+    [("chat-8b", ["chat"]), ("rag", ["chat"]), ("multi-model", ["chat", "chat-large"]), ("large-model-tp4", ["chat"])],
 )
 def test_questions_go_to_models_that_generate(preset: str, answering: list[str]) -> None:
     assert rendered(preset).answering_models == answering

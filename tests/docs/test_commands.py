@@ -27,6 +27,7 @@ PROVEN_BY = {
         "tests/tools/cluster/test_loading.py::test_an_image_goes_to_the_nodes_that_lack_that_very_one"
     ),
     r".* -m tools\.cluster (lose|join) node2": "tests/e2e/test_cluster.py::test_a_node_is_lost_and_comes_back",
+    r"make doctor .*": "tests/tools/doctor/test_main.py::test_it_says_what_a_release_lacks",
     r"make lock": "tests/tools/test_lock.py::test_a_lock_has_all_that_its_intent_names",
     r"make bench-gateway": (
         "tests/bench/gateway/test_main.py::test_a_quick_run_measures_two_systems_and_writes_three_files"
@@ -67,7 +68,7 @@ PROVEN_BY = {
     r"helm .*uninstall .*": "tests/e2e/test_uninstall.py::test_nothing_is_left_of_an_uninstalled_release",
 }
 #: What is run here; a command that would change a cluster is only rendered.
-RUN = (r"make", r"make key ID=[a-z-]+( ROTATE=1)?", r"helm (install|template|lint) .*")
+RUN = (r"make", r"make plan FILE=[a-z0-9/.-]+", r"make key ID=[a-z-]+( ROTATE=1)?", r"helm (install|template|lint) .*")
 
 
 def proof(command: str) -> str | None:

@@ -65,25 +65,28 @@ class Model(Config):
     """generate (chat and completions), embed (embeddings), score (rerank and score) or transcribe (audio); generate
     unless set."""
     runtime: Literal["ray", "standalone", "external"] | None = None
-    """Who runs it: ray (the chart, in this cluster), standalone (you: a vLLM server at `url`) or external (another
-    provider at `url`); ray unless set. The others take no source, accelerator or any other key of replicas."""
+    """Who runs it: ray (Ray Serve), standalone (a Deployment of vLLM's own server; with a `url`, one of yours) or
+    external (another provider at `url`); ray unless set. One at a `url` takes no source, accelerator or any other key
+    of replicas."""
     url: str | None = Field(None, pattern=r"^https?://[^?#]+[^/?#]$")
-    """Where a standalone or external model answers, without the path: /v1/… is appended."""
+    """Where a model answers that the chart does not run, without the path: /v1/… is appended."""
     served_model: str | None = Field(None, min_length=1)
-    """The name a standalone or external model has there; the same as here unless set."""
+    """The name a model has at its `url`; the same as here unless set."""
     credential: str | None = Field(None, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$")
     """The entry of the Secret security.upstreams with an external model's API key; none is sent unless set."""
     takes_priority: bool | None = None
-    """Whether a standalone model schedules by priority; one of Ray does if engine.extra.scheduling_policy says so."""
+    """Whether a standalone model at a `url` schedules by priority; others do if engine.extra.scheduling_policy says
+    so."""
     price: Price | None = None
     """What its tokens cost, for budgets and for the usage that tenants see; nothing unless set."""
     queue: ModelQueue | None = None
     """Its queue in each replica of the gateway. Unless set, a model of Ray may have as many requests as all its
     replicas work on, and others as many as come."""
     source: str | None = Field(None, min_length=1)
-    """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path. Required for ray."""
+    """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path. Required unless it has a
+    `url`."""
     accelerator: Accelerator | None = None
-    """What one replica runs on; more than one GPU is tensor parallel. Required for ray."""
+    """What one replica runs on; more than one GPU is tensor parallel. Required unless it has a `url`."""
     worker_group: str | None = None
     """The group to run in; unless set, the smallest enabled one that fits the accelerator."""
     replicas: Replicas | None = None
@@ -104,6 +107,14 @@ class Model(Config):
     """vLLM's engine arguments."""
     env: dict[str, str] | None = None
     """Environment variables of its replicas. No secrets."""
+
+
+class Standalone(Config):
+    """What the standalone models of the chart share."""
+
+    autoscaler: Literal["hpa", "keda"]
+    prometheus: str
+    pod_template: Verbatim
 
 
 class Gateway(GatewayArgs):
@@ -465,6 +476,7 @@ class Values(Config):
     image: Images
     ray_version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
     models: dict[Name, Model | None]
+    standalone: Standalone
     gateway: Gateway
     rag: dict[Name, RagPipeline | None]
     agent: dict[Name, AgentValues | None]

@@ -1,19 +1,20 @@
-{{- /* Renders the accelerators there are, as YAML: what one of them may ask of its node, with room left for the system.
-`cpu` and Ray's names for GPUs; serve_apps.llm.config.AcceleratorType lists the same. Scope: none. */ -}}
+{{- /* Renders the accelerators there are, as YAML: what one of them may ask of its node, with room left for the system,
+and how much it holds. `cpu` and Ray's names for GPUs; serve_apps.llm.config.AcceleratorType lists the same.
+Scope: none. */ -}}
 {{- define "llm-serving.accelerators" -}}
-cpu: {cpu: 1, memoryGi: 4}
-T4: {cpu: 3, memoryGi: 12}           # g4dn
-L4: {cpu: 3, memoryGi: 12}           # g6
-L40S: {cpu: 3, memoryGi: 24}         # g6e
-A10G: {cpu: 3, memoryGi: 12}         # g5
-A100-40G: {cpu: 11, memoryGi: 120}   # p4d
-A100-80G: {cpu: 11, memoryGi: 120}   # p4de
-H100: {cpu: 22, memoryGi: 220}       # p5
-H200: {cpu: 22, memoryGi: 220}       # p5e, p5en
-B200: {cpu: 22, memoryGi: 220}       # p6-b200
-B300: {cpu: 22, memoryGi: 400}       # p6-b300
-GB200: {cpu: 30, memoryGi: 200}      # p6e-gb200
-GB300: {cpu: 30, memoryGi: 200}      # p6e-gb300
+cpu: {cpu: 1, memoryGi: 4, holdsGb: 4}
+T4: {cpu: 3, memoryGi: 12, holdsGb: 16}            # g4dn
+L4: {cpu: 3, memoryGi: 12, holdsGb: 24}            # g6
+L40S: {cpu: 3, memoryGi: 24, holdsGb: 48}          # g6e
+A10G: {cpu: 3, memoryGi: 12, holdsGb: 24}          # g5
+A100-40G: {cpu: 11, memoryGi: 120, holdsGb: 40}    # p4d
+A100-80G: {cpu: 11, memoryGi: 120, holdsGb: 80}    # p4de
+H100: {cpu: 22, memoryGi: 220, holdsGb: 80}        # p5
+H200: {cpu: 22, memoryGi: 220, holdsGb: 141}       # p5e, p5en
+B200: {cpu: 22, memoryGi: 220, holdsGb: 180}       # p6-b200
+B300: {cpu: 22, memoryGi: 400, holdsGb: 268}       # p6-b300
+GB200: {cpu: 30, memoryGi: 200, holdsGb: 186}      # p6e-gb200
+GB300: {cpu: 30, memoryGi: 200, holdsGb: 279}      # p6e-gb300
 {{- end -}}
 
 {{- /* Renders the enabled entries of a collection, overrides applied and nulls dropped, as YAML.
@@ -56,31 +57,54 @@ Scope: dict "replicas" (min, max) "autoscaling" (Ray's keys) "maxOngoing" (reque
 {{- toYaml (mergeOverwrite $defaults $autoscaling (dict "min_replicas" $min "max_replicas" $max)) }}
 {{- end -}}
 
-{{- /* Renders the enabled models that run elsewhere (`runtime` standalone or external), as YAML. Scope: the root. */ -}}
+{{- /* Renders where a model runs: ray, standalone (a Deployment of the chart's) or elsewhere. Scope: its entry. */ -}}
+{{- define "llm-serving.home" -}}
+{{- $runtime := .runtime | default "ray" }}
+{{- or (eq $runtime "external") (and (eq $runtime "standalone") (not (empty .url))) | ternary "elsewhere" $runtime }}
+{{- end -}}
+
+{{- /* Renders the enabled models that the chart does not run (`runtime` external, or standalone with a `url`), as YAML.
+Scope: the root. */ -}}
 {{- define "llm-serving.elsewhere" -}}
 {{- $models := dict }}
 {{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.models "overrides" .Values.overrides.models) | fromYaml }}
-{{- if ne ($entry.runtime | default "ray") "ray" }}
+{{- if eq (include "llm-serving.home" $entry) "elsewhere" }}
 {{- $_ := set $models $name (mergeOverwrite (dict "task" "generate" "url" "") $entry) }}
 {{- end }}
 {{- end }}
 {{- toYaml $models }}
 {{- end -}}
 
-{{- /* Renders the enabled models that Ray runs with every default filled in, as YAML. `group` is the worker group ("" if
-none fits) and `labelSelector` leads to its nodes. Scope: the root. */ -}}
+{{- /* Renders the enabled models that Ray runs, as YAML; see llm-serving.modelsAt. Scope: the root. */ -}}
 {{- define "llm-serving.models" -}}
-{{- $root := . }}
-{{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
+{{- include "llm-serving.modelsAt" (dict "root" . "home" "ray") }}
+{{- end -}}
+
+{{- /* Renders the enabled models that are Deployments of the chart's, as YAML; see llm-serving.modelsAt.
+Scope: the root. */ -}}
+{{- define "llm-serving.standalone" -}}
+{{- include "llm-serving.modelsAt" (dict "root" . "home" "standalone") }}
+{{- end -}}
+
+{{- /* Renders the enabled models of one home with every default filled in, as YAML. `group` is the worker group ("" if
+none fits) and `labelSelector` leads to its nodes. Scope: dict "root" $ "home" (of llm-serving.home). */ -}}
+{{- define "llm-serving.modelsAt" -}}
+{{- $root := .root }}
+{{- $home := .home }}
+{{- $here := dict }}
+{{- range $name, $entry := include "llm-serving.entries" (dict "entries" $root.Values.models "overrides" $root.Values.overrides.models) | fromYaml }}
+{{- if eq (include "llm-serving.home" $entry) $home }}{{ $_ := set $here $name $entry }}{{ end }}
+{{- end }}
+{{- $groups := dict }}
+{{- if $here }}{{ $groups = include "llm-serving.workerGroups" $root | fromYaml }}{{ end }}
 {{- $models := dict }}
-{{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.models "overrides" .Values.overrides.models) | fromYaml }}
-{{- if eq ($entry.runtime | default "ray") "ray" }}
+{{- range $name, $entry := $here }}
 {{- $model := mergeOverwrite (dict
       "task" "generate"
       "source" ""
       "maxOngoingRequests" 64
       "maxQueuedRequests" 64
-      "drainSeconds" (min 120 $root.Values.maxDrainSeconds)
+      "drainSeconds" (eq $home "ray" | ternary (min 120 $root.Values.maxDrainSeconds) $root.Values.maxDrainSeconds)
       "surgePercent" 100
       "sampling" dict
       "engine" dict
@@ -102,7 +126,6 @@ none fits) and `labelSelector` leads to its nodes. Scope: the root. */ -}}
 {{- if $model.workerGroup }}{{ $_ := set $selector "llm-serving/worker-group" $group }}{{ end }}
 {{- $_ := set $model "labelSelector" $selector }}
 {{- $_ := set $models $name $model }}
-{{- end }}
 {{- end }}
 {{- toYaml $models }}
 {{- end -}}

@@ -5,6 +5,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 ray.io/is-ray-node: "yes"
 {{- end -}}
 
+{{- /* Renders the NetworkPolicyPeer of the pods that host gateways, as YAML. Scope: the root. */ -}}
+{{- define "llm-serving.gatewayPeer" -}}
+{{- $groups := list }}
+{{- range $group, $entry := include "llm-serving.workerGroups" . | fromYaml }}
+{{- if $entry.pipelines }}{{ $groups = append $groups $group }}{{ end }}
+{{- end -}}
+podSelector:
+  matchLabels: {{- include "llm-serving.rayPods" . | nindent 4 }}
+  matchExpressions:
+  - {key: ray.io/group, operator: In, values: {{ toJson $groups }}}
+{{- end -}}
+
 {{- /* Renders the labels of the pod with Redis. Scope: the root. */ -}}
 {{- define "llm-serving.redisPods" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -89,9 +89,7 @@ Scope: as llm-serving.podTemplate. */ -}}
 # Nothing runs on the head that could finish first, and a worker has drained in its preStop hook.
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: "0"}
 {{- if eq .spec.type "cpu" }}
-# vLLM on CPU: GiB of KV cache for a replica, and no pinning to cores that Kubernetes may have given to others.
-- {name: VLLM_CPU_KVCACHE_SPACE, value: "1"}
-- {name: VLLM_CPU_OMP_THREADS_BIND, value: nobind}
+{{ include "llm-serving.cpuEnvironment" . }}
 {{- end }}
 {{- if .spec.type }}
 {{- with include "llm-serving.huggingFaceSecret" .root }}
@@ -100,6 +98,13 @@ Scope: as llm-serving.podTemplate. */ -}}
     secretKeyRef: {name: {{ . }}, key: token}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{- /* Renders what vLLM on CPUs has in its environment. Scope: none. */ -}}
+{{- define "llm-serving.cpuEnvironment" -}}
+# vLLM on CPU: GiB of KV cache for a replica, and no pinning to cores that Kubernetes may have given to others.
+- {name: VLLM_CPU_KVCACHE_SPACE, value: "1"}
+- {name: VLLM_CPU_OMP_THREADS_BIND, value: nobind}
 {{- end -}}
 
 {{- /* Renders the Ray container's probes. KubeRay would add its own to workers: a script that fails after one slow

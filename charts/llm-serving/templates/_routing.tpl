@@ -34,7 +34,8 @@ replicas: {{ (include "llm-serving.gatewayAutoscaling" . | fromYaml).max_replica
 {{- $base := printf "http://127.0.0.1:%d/internal" (int .Values.gateway.port) }}
 {{- $gateways := (include "llm-serving.gatewayAutoscaling" . | fromYaml).min_replicas | int | max 1 }}
 {{- $upstreams := dict }}
-{{- range $name, $model := include "llm-serving.models" . | fromYaml }}
+{{- $standalone := include "llm-serving.standalone" . | fromYaml }}
+{{- range $name, $model := include "llm-serving.models" . | fromYaml | merge (deepCopy $standalone) }}
 {{- /* What all replicas of the model work on at its largest, split over the fewest gateways, and so never less than the
 autoscaling must see to get there. */}}
 {{- $most := mul $model.maxOngoingRequests $model.autoscalingConfig.max_replicas }}
@@ -43,6 +44,10 @@ autoscaling must see to get there. */}}
       "url" (printf "%s/%s" $base $name)
       "task" $model.task
       "queue" (mergeOverwrite $queue (include "llm-serving.withoutNulls" ($model.queue | default dict) | fromYaml)) }}
+{{- if hasKey $standalone $name }}
+{{- $service := include "llm-serving.standaloneName" (dict "root" $ "name" $name) }}
+{{- $upstream = mergeOverwrite $upstream (dict "runtime" "standalone" "url" (printf "http://%s:8000" $service)) }}
+{{- end }}
 {{- if eq "priority" (dig "extra" "scheduling_policy" "" $model.engine) }}{{ $_ := set $upstream "takesPriority" true }}{{ end }}
 {{- with $model.price }}{{ $_ := set $upstream "price" . }}{{ end }}
 {{- $_ := set $upstreams $name $upstream }}

@@ -1,14 +1,17 @@
 {{- /* Fails with every rule that is broken, one line each: `path: problem, got value; what to set`. Rules one key
 breaks by itself are the schema's. Each define below renders its subject's lines. Scope: the root. */ -}}
 {{- define "llm-serving.validate" -}}
-{{- $models := include "llm-serving.models" . | fromYaml }}
+{{- $onRay := include "llm-serving.models" . | fromYaml }}
+{{- $standalone := include "llm-serving.standalone" . | fromYaml }}
 {{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
 {{- $pipelines := include "llm-serving.pipelines" . | fromYaml }}
 {{- $agents := include "llm-serving.agents" . | fromYaml }}
 {{- $routes := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromYaml }}
 {{- $scope := dict
       "root" .
-      "models" $models
+      "models" (merge (dict) $onRay $standalone)
+      "onRay" $onRay
+      "standalone" $standalone
       "elsewhere" (include "llm-serving.elsewhere" . | fromYaml)
       "upstreams" (include "llm-serving.upstreams" . | fromYaml)
       "routes" $routes
@@ -16,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -74,7 +77,7 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- end }}
 {{- range $key := list "url" "servedModel" "credential" "takesPriority" }}
 {{- if hasKey $model $key }}
-{{ $path }}.{{ $key }}: belongs to models that run elsewhere; set runtime to standalone or external, or leave it out
+{{ $path }}.{{ $key }}: belongs to models that run elsewhere; set runtime to external, or to standalone with a url, or leave it out
 {{- end }}
 {{- end }}
 {{- if not $model.source }}
@@ -98,6 +101,42 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- end }}
 {{- end -}}
 
+{{- /* Models that the chart runs without Ray. */ -}}
+{{- define "llm-serving.validate.standalone" -}}
+{{- $values := .root.Values }}
+{{- if .standalone }}
+{{- $entries := include "llm-serving.entries" (dict "entries" $values.models "overrides" $values.overrides.models) | fromYaml }}
+{{- range $name, $model := .standalone }}
+{{- $path := printf "models.%s" $name }}
+{{- $resource := include "llm-serving.standaloneName" (dict "root" $.root "name" $name) }}
+{{- if gt (len $resource) 63 }}
+{{ $path }}: a Service's name has at most 63 characters, got {{ len $resource }} ({{ $resource }}); shorten the model's name or set fullnameOverride
+{{- end }}
+{{- if lt (int $model.autoscalingConfig.min_replicas) 1 }}
+{{ $path }}.replicas.min: a standalone model cannot start for a request, got 0; set 1 or more, or runtime to ray
+{{- end }}
+{{- range $key := list "autoscaling" "maxQueuedRequests" }}
+{{- if get (get $entries $name) $key }}
+{{ $path }}.{{ $key }}: belongs to models that Ray runs; {{ eq $key "autoscaling" | ternary "set standalone.autoscaler and maxOngoingRequests, or leave it out" "set queue, or leave it out" }}
+{{- end }}
+{{- end }}
+{{- if hasKey $model.sampling "max_tokens" }}
+{{ $path }}.sampling.max_tokens: vLLM's own server would cut every answer there, also of requests that ask for more; leave it out, or set maxTokens of tenants
+{{- end }}
+{{- range $key, $_ := $model.engine.extra }}
+{{- if contains "-" $key }}
+{{ $path }}.engine.extra.{{ $key }}: vLLM's arguments are written with underscores; set {{ replace "-" "_" $key }}
+{{- else if has $key (list "host" "port" "uds" "root_path" "middleware" "ssl_certfile" "override_generation_config") }}
+{{ $path }}.engine.extra.{{ $key }}: a standalone model's server is the chart's to set up; leave it out{{ if eq $key "override_generation_config" }}, and set sampling{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and (eq $values.standalone.autoscaler "keda") (include "llm-serving.scaledStandalone" .root | fromYaml) (not $values.standalone.prometheus) }}
+standalone.prometheus: missing, and KEDA asks it how much there is to do; set its address, for example http://prometheus-operated.monitoring:9090
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* Models that the chart does not run: they have an address, and nothing of replicas. */ -}}
 {{- define "llm-serving.validate.elsewhere" -}}
 {{- range $name, $model := .elsewhere }}
@@ -109,12 +148,12 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{ $path }}: agent.{{ $name }} is published as a model of the same name; rename one
 {{- end }}
 {{- if not $model.url }}
-{{ $path }}.url: missing; set where the model answers, for example http://vllm.team:8000
+{{ $path }}.url: missing; set where the model answers, for example https://api.example.com
 {{- else if hasSuffix "/v1" $model.url }}
 {{ $path }}.url: the gateway appends /v1/… itself, got {{ $model.url }}; set {{ trimSuffix "/v1" $model.url }}
 {{- end }}
 {{- range $key := without (keys $model | sortAlpha) "task" "runtime" "url" "servedModel" "credential" "takesPriority" "price" "queue" }}
-{{ $path }}.{{ $key }}: belongs to models that Ray runs, and runtime is {{ $model.runtime }}; leave it out
+{{ $path }}.{{ $key }}: belongs to models that the chart runs, and this one is at {{ $model.url | default "a url" }}; leave it out{{ if eq $model.runtime "standalone" }}, or the url{{ end }}
 {{- end }}
 {{- if and $model.credential (eq $model.runtime "standalone") }}
 {{ $path }}.credential: a standalone model gets our internal credential; leave it out, or set runtime to external
@@ -148,7 +187,7 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{ .path }}.accelerator.type: no enabled worker group has {{ $type }}; add or enable one under workerGroups
 {{- else if not $group }}
 {{ .path }}.accelerator.count: no enabled worker group is filled evenly by replicas of {{ $count }} x {{ $type }}; set a divisor of one of: {{ join ", " $counts }}
-{{- else if hasPrefix "pvc://" .model.source }}
+{{- else if and (eq (.model.runtime | default "ray") "ray") (hasPrefix "pvc://" .model.source) }}
 {{- $claim := trimPrefix "pvc://" .model.source | splitList "/" | first }}
 {{- if not (has $claim $group.modelClaims) }}
 {{ .path }}.source: worker group {{ .model.group }} does not mount the claim {{ $claim }}; add it to workerGroups.{{ .model.group }}.modelClaims
@@ -439,7 +478,7 @@ knows. */ -}}
 {{- define "llm-serving.validate.drain" -}}
 {{- $most := int .root.Values.maxDrainSeconds }}
 {{- $drains := dict "gateway" .root.Values.gateway.drainSeconds "pipelines" .root.Values.pipelines.drainSeconds }}
-{{- range $name, $model := .models }}{{ $_ := set $drains (printf "models.%s" $name) $model.drainSeconds }}{{ end }}
+{{- range $name, $model := .onRay }}{{ $_ := set $drains (printf "models.%s" $name) $model.drainSeconds }}{{ end }}
 {{- range $path, $seconds := $drains }}
 {{- if gt (int $seconds) $most }}
 {{ $path }}.drainSeconds: pods end after maxDrainSeconds ({{ $most }}), got {{ int $seconds }}; set {{ $most }} or less, or raise maxDrainSeconds (rolls the cluster)
@@ -474,7 +513,7 @@ knows. */ -}}
 {{ $path }}.resources.limits: nvidia.com/gpu must be accelerator.count ({{ int $group.count }}), got {{ $gpus }}; set it, or leave resources out
 {{- end }}
 {{- $asked := 0 }}
-{{- range $model := $.models }}
+{{- range $model := $.onRay }}
 {{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $asked = add $asked (mul $model.autoscalingConfig.min_replicas $model.accelerator.count) }}{{ end }}
 {{- end }}
 {{- if gt (int $asked) (mul $group.maxReplicas $group.count | int) }}

@@ -12,10 +12,11 @@
 {{- if not .Values.networkPolicy.enabled }}
 [WARNING] networkPolicy.enabled is false: every pod of the Kubernetes cluster reaches every port of the release's.
 {{- end }}
-{{- if not (or $models (include "llm-serving.elsewhere" . | fromYaml)) }}
+{{- $standalone := include "llm-serving.standalone" . | fromYaml }}
+{{- if not (or $models $standalone (include "llm-serving.elsewhere" . | fromYaml)) }}
 [WARNING] models is empty: the gateway answers, and knows no model. Start from a preset in values/.
 {{- end }}
-{{- range $name, $model := $models }}
+{{- range $name, $model := merge (dict) $models $standalone }}
 {{- if $model.engine.trust_remote_code }}
 [WARNING] models.{{ $name }}.engine.trust_remote_code runs code that comes with the weights.
 {{- end }}

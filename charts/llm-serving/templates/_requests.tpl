@@ -1,0 +1,62 @@
+{{- /* Renders the pods of the release that stay, as YAML: by name, how many there are at `least` and at `most`, and what
+one of them requests: `cpu` (cores), `memoryGi`, `gpu` of a `type`, on a node with `nodeGpus`. A group has the workers
+that its models' replicas fill; one that hosts pipelines may grow for these, too. Scope: the root. */ -}}
+{{- define "llm-serving.requests" -}}
+{{- $pods := dict "head" (dict "least" 1 "most" 1 "resources" (include "llm-serving.head" . | fromYaml).resources) }}
+{{- $models := include "llm-serving.models" . | fromYaml }}
+{{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
+{{- range $name, $group := $groups }}
+{{- $least := 0 }}
+{{- $most := 0 }}
+{{- range $models }}
+{{- if eq .group $name }}
+{{- $least = add $least (mul .autoscalingConfig.min_replicas .accelerator.count) }}
+{{- $most = add $most (mul .autoscalingConfig.max_replicas .accelerator.count) }}
+{{- end }}
+{{- end }}
+{{- $least = divf $least (max 1 $group.count) | ceil | int | max $group.minReplicas }}
+{{- $most = divf $most (max 1 $group.count) | ceil | int | min $group.maxReplicas | max $least }}
+{{- if $group.pipelines }}{{ $most = $group.maxReplicas }}{{ end }}
+{{- $_ := set $pods (printf "workerGroups.%s" $name) (dict "least" $least "most" $most "resources" $group.resources "group" $group) }}
+{{- end }}
+{{- range $name, $model := include "llm-serving.standalone" . | fromYaml }}
+{{- $share := dict "type" $model.accelerator.type "count" $model.accelerator.count "pipelines" false }}
+{{- $config := $model.autoscalingConfig }}
+{{- $_ := set $pods (printf "models.%s" $name) (dict "least" $config.min_replicas "most" $config.max_replicas "resources" (include "llm-serving.groupResources" $share | fromYaml) "group" (get $groups $model.group)) }}
+{{- end }}
+{{- if .Values.redis.enabled }}
+{{- $_ := set $pods "redis" (dict "least" 1 "most" 1 "resources" .Values.redis.resources) }}
+{{- end }}
+{{- range $name, $pod := $pods }}
+{{ $name }}:
+  least: {{ int $pod.least }}
+  most: {{ int $pod.most }}
+  cpu: {{ dig "requests" "cpu" "0" $pod.resources | toString | include "llm-serving.quantity" }}
+  memoryGi: {{ divf (dig "requests" "memory" "0" $pod.resources | toString | include "llm-serving.quantity") 1073741824 }}
+  {{- $gpus := dig "limits" "nvidia.com/gpu" 0 $pod.resources | int }}
+  gpu: {{ $gpus }}
+  type: {{ gt $gpus 0 | ternary (dig "group" "type" "" $pod) "" | quote }}
+  nodeGpus: {{ gt $gpus 0 | ternary (dig "group" "count" 0 $pod) 0 | int }}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders a quantity of Kubernetes' as a plain number. Scope: the quantity, as a string. */ -}}
+{{- define "llm-serving.quantity" -}}
+{{- $units := dict "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $unit := regexFind "[A-Za-z]+$" . }}
+{{- mulf (trimSuffix $unit . | float64) (get $units $unit | default 1) }}
+{{- end -}}
+
+{{- /* Renders what all pods of the release request together, in words: at least, and at most. Scope: the root. */ -}}
+{{- define "llm-serving.requestsInWords" -}}
+{{- $pods := include "llm-serving.requests" . | fromYaml }}
+{{- range $bound := list "least" "most" -}}
+{{- $cpu := 0.0 }}{{ $memory := 0.0 }}{{ $gpu := 0 }}
+{{- range $pods }}
+{{- $cpu = addf $cpu (mulf (get . $bound) .cpu) }}
+{{- $memory = addf $memory (mulf (get . $bound) .memoryGi) }}
+{{- $gpu = add $gpu (mul (get . $bound) .gpu) }}
+{{- end }}
+  at {{ $bound }} {{ round $cpu 1 }} CPUs, {{ ceil $memory }} GiB of memory, {{ $gpu }} GPUs
+{{- end }}
+{{- end -}}

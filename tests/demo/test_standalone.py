@@ -1,0 +1,151 @@
+"""A standalone model as its pod runs it: the rendered command and environment, with vLLM on CPU and SmolLM2."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serve_apps.common.protocol import INTERNAL_HEADER
+from serve_apps.llm import drain as hook
+from serve_apps.llm.standalone import DRAINING
+from tools.demo.models import models_root
+from tools.demo.rendered import REPOSITORY, helm_template
+from tools.gotools import helm
+from tools.ports import free_port
+
+FILES = [REPOSITORY / "values" / name for name in ("chat-8b.yaml", "environments/local.yaml")]
+#: The environment has it on Ray, where a machine without Kubernetes can run it.
+SETTINGS = [
+    "overrides.models.chat.runtime=standalone",
+    "overrides.models.chat.maxQueuedRequests=null",
+    "overrides.models.chat.sampling.max_tokens=null",
+]
+START_TIMEOUT_S = 600
+STOP_TIMEOUT_S = 90
+CHAT = "/v1/chat/completions"
+#: For what is a pod's own, where the test is not one.
+HERE = {"/mnt/models": str(models_root())}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    client: httpx.Client
+    credential: dict[str, str]
+
+    def ask(self, tokens: int = 4) -> dict[str, object]:
+        """The body of a chat."""
+        messages = [{"role": "user", "content": "What is the capital of France?"}]
+        return {"model": "chat", "messages": messages, "max_tokens": tokens, "stream": True, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The container of the rendered Deployment as a process."""
+    objects = helm_template(helm(), FILES, SETTINGS)
+    (deployment,) = (one for one in objects if one["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    folder = tmp_path_factory.mktemp("pod")
+    (folder / "internal").mkdir()
+    (folder / "internal" / "token").write_text("the-credential")
+    port = free_port()
+    instead = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=8000": f"--port={port}"}
+    arguments = [_here(instead.get(one, one)) for one in container["args"]]
+    program, *command = container["command"]
+    assert program == "python"
+    environment = {
+        **os.environ,
+        **{one["name"]: one["value"] for one in container["env"]},
+        "LLM_SERVING_SECRETS": str(folder),
+        "PYTHONPATH": str(REPOSITORY),
+        "HF_HUB_OFFLINE": "1",
+    }
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command, *arguments], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_TIMEOUT_S) as client:
+            _wait_until_healthy(client, process, folder / "log")
+            yield Server(client, {INTERNAL_HEADER: "the-credential"})
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        DRAINING.unlink(missing_ok=True)
+
+
+def _here(argument: str) -> str:
+    for theirs, ours in HERE.items():
+        argument = argument.replace(theirs, ours)
+    return argument
+
+
+def _wait_until_healthy(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
+    """As the startup probe does."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()[-4000:]
+        try:
+            if client.get("/health").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(1)
+    raise AssertionError(log.read_text()[-4000:])
+
+
+def test_without_the_credential_it_refuses(server: Server) -> None:
+    for headers in ({}, {INTERNAL_HEADER: "another"}, {"authorization": "Bearer the-credential"}):
+        for path in (CHAT, "/v1/completions", "/tokenize", "/invocations", "/v1/load_lora_adapter"):
+            answer = server.client.post(path, json=server.ask(), headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "internal_only"), path
+        assert server.client.get("/v1/models", headers=headers).status_code == 401
+
+
+def test_with_it_the_model_answers(server: Server) -> None:
+    answer = server.client.post(CHAT, json={**server.ask(), "stream": False}, headers=server.credential)
+    assert answer.json()["choices"][0]["message"]["content"]
+    assert answer.json()["usage"]["completion_tokens"] == 4
+
+
+def test_and_nothing_else_of_its_server(server: Server) -> None:
+    for path in ("/invocations", "/v1/load_lora_adapter", "/sleep", "/v1/embeddings"):
+        assert server.client.post(path, json={}, headers=server.credential).status_code == 404, path
+
+
+def test_prometheus_and_the_hook_read_its_metrics(server: Server) -> None:
+    metrics = server.client.get("/metrics").text
+    for name in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"):
+        assert f"\n{name}{{" in metrics
+    assert hook.under_way(metrics) == 0
+
+
+def test_a_pod_that_goes_finishes_its_stream_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Last of all: from here on the server drains."""
+    monkeypatch.setattr(hook, "METRICS_URL", str(server.client.base_url.join("/metrics")))
+    monkeypatch.setattr(hook, "UNLISTED_S", 0.0)
+    ended: list[str] = []
+    drains = threading.Thread(target=lambda: ended.append(hook.drain(START_TIMEOUT_S)))
+    with server.client.stream("POST", CHAT, json=server.ask(8), headers=server.credential) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        drains.start()
+        pieces = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        assert pieces[-1]["choices"][0]["finish_reason"] == "length"
+    drains.join(START_TIMEOUT_S)
+    assert ended == ["drained"]
+    DRAINING.touch()
+    answer = server.client.post(CHAT, json={**server.ask(), "stream": False}, headers=server.credential)
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")

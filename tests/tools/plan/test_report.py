@@ -1,0 +1,52 @@
+from serve_apps.llm.config import Accelerator
+from tests.tools.plan.releases import cpu_pods, model, pods, release
+from tools.plan import table
+from tools.plan.report import report
+
+TABLE = table.read()
+
+
+def test_floor_and_ceiling_add_up_by_the_hour_and_by_the_month() -> None:
+    lines = report(release(model(), of=[cpu_pods(cpu=4, memory_gi=16), pods()]), TABLE, {}).splitlines()
+    assert lines[1].split() == ["head", "m7i.2xlarge", "1", "0.40"]
+    assert lines[2].split() == ["models.chat", "g6e.xlarge", "2", "to", "4", "3.72", "to", "7.44"]
+    assert lines[3].split() == ["together", "4.13", "to", "7.85"]
+    assert lines[4].split()[2:] == ["3,011.40", "to", "5,728.46"]
+
+
+def test_what_the_weights_leave_is_for_the_kv_cache() -> None:
+    # 90 % of 48 GB, less 16 of weights and 1.5 for what every engine takes.
+    assert "chat: 16.0 GB of weights on 1 x L40S leave 26 GB for the KV cache" in report(release(model()), TABLE, {})
+    tight = model(engine={"gpu_memory_utilization": 0.5})
+    assert "leave 6 GB for the KV cache" in report(release(tight), TABLE, {})
+
+
+def test_a_model_that_does_not_fit_is_told_so() -> None:
+    text = report(release(model(source="hf://org/Chat-70B")), TABLE, {})
+    assert "chat: 140.0 GB of weights do not fit 1 x L40S (48 GB, of which vLLM takes" in text
+    assert "set more GPUs, larger ones, or engine.quantization" in text
+    four = model(source="hf://org/Chat-70B", accelerator=Accelerator(type="L40S", count=4), holds_gb=192)
+    assert "leave 27 GB" in report(release(four), TABLE, {})
+
+
+def test_an_unknown_size_is_asked_for_and_taken() -> None:
+    unknown = release(model(source="s3://models/chat"))
+    assert "chat: how large its weights are is not in its name; say so: WEIGHTS=chat=<GB>" in report(unknown, TABLE, {})
+    assert "chat: 20.0 GB of weights" in report(unknown, TABLE, {"chat": 20})
+
+
+def test_a_request_that_would_not_wait_long_enough_is_pointed_out() -> None:
+    large = {"source": "hf://org/Chat-405B", "accelerator": Accelerator(type="H100", count=8), "holds_gb": 1000}
+    told = "longer than gateway.firstByteTimeoutS (900 s) holds a request; set it higher"
+    assert told in report(release(model(**large, starts_for_a_request=True)), TABLE, {})
+    assert told not in report(release(model(**large)), TABLE, {})
+    assert told not in report(release(model(starts_for_a_request=True)), TABLE, {})
+
+
+def test_pods_that_no_node_has_room_for_are_named() -> None:
+    text = report(release(of=[pods(memory_gi=4096)]), TABLE, {})
+    assert "models.chat                  none of the table's nodes has room for such a pod" in text
+
+
+def test_groups_without_a_pod_are_left_out() -> None:
+    assert "workerGroups.l4" not in report(release(of=[pods(name="workerGroups.l4", least=0, most=0)]), TABLE, {})

@@ -1,0 +1,1 @@
+"""``make doctor``: whether a cluster has what a release needs, before it is installed."""

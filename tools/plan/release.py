@@ -1,0 +1,95 @@
+"""What a release consists of, as the chart itself counts it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve_apps.llm.config import Accelerator
+from tools.demo.rendered import helm_template
+
+#: Has the chart say what it works with, in an object that nobody installs.
+ASKED = """
+extraObjects:
+  - |
+    kind: Plan
+    pods: {{ include "llm-serving.requests" . | fromYaml | toJson }}
+    onRay: {{ include "llm-serving.models" . | fromYaml | toJson }}
+    standalone: {{ include "llm-serving.standalone" . | fromYaml | toJson }}
+    accelerators: {{ include "llm-serving.accelerators" . | fromYaml | toJson }}
+    firstByteTimeoutS: {{ .Values.gateway.firstByteTimeoutS }}
+"""
+
+
+@dataclass(frozen=True)
+class Pods:
+    """The pods of one kind, and what one of them asks for."""
+
+    name: str
+    least: int
+    most: int
+    cpu: float
+    memory_gi: float
+    gpu: str
+    """Its GPUs' type; empty without."""
+    gpus: int
+    node_gpus: int
+    """GPUs that the node it is sent to has."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that the chart runs."""
+
+    name: str
+    pods: str
+    """The pods it runs in, by the name of these."""
+    source: str
+    accelerator: Accelerator
+    engine: dict[str, Any]
+    holds_gb: float
+    """What its accelerators hold together."""
+    starts_for_a_request: bool
+    """Whether it may have no replica, so that a request waits for its start."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What would be installed."""
+
+    pods: list[Pods]
+    models: list[Model]
+    first_byte_timeout_s: float
+
+
+def render(helm: Path, files: Iterable[Path], scratch: Path) -> list[dict[str, Any]]:
+    """The objects of the release that ``files`` describe, and the one of `ASKED`; written with a file in ``scratch``.
+
+    Raises:
+        ValueError: Helm refused them; the message is Helm's own.
+    """
+    asked = scratch / "plan.yaml"
+    asked.write_text(ASKED)
+    return helm_template(helm, [*files, asked])
+
+
+def read(objects: Sequence[dict[str, Any]]) -> Release:
+    """The release of rendered objects, `ASKED`'s among them."""
+    (plan,) = (one for one in objects if one["kind"] == "Plan")
+    pods = [
+        Pods(name, one["least"], one["most"], one["cpu"], one["memoryGi"], one["type"], one["gpu"], one["nodeGpus"])
+        for name, one in plan["pods"].items()
+    ]
+    models = [
+        Model(
+            name,
+            f"models.{name}" if name in plan["standalone"] else f"workerGroups.{one['group']}",
+            one["source"],
+            Accelerator.model_validate(one["accelerator"]),
+            {**one["engine"], **one["engine"].get("extra", {})},
+            plan["accelerators"][one["accelerator"]["type"]]["holdsGb"] * one["accelerator"]["count"],
+            one["autoscalingConfig"]["min_replicas"] == 0,
+        )
+        for name, one in sorted({**plan["onRay"], **plan["standalone"]}.items())
+    ]
+    return Release(pods, models, plan["firstByteTimeoutS"])
