@@ -19,6 +19,7 @@ from serve_apps.common import logging, metrics, secrets
 from serve_apps.common.config import accepted
 from serve_apps.common.gateway_client import GatewayClient
 from serve_apps.common.middleware import ASGIApp
+from serve_apps.common.redis import connect
 from serve_apps.common.secrets import InternalCredential, UpstreamKeys
 
 
@@ -57,7 +58,7 @@ class AgentServer:
         self._settings: Agents | None = None
 
     def _runs_in(self, url: str) -> Runs:
-        redis = run_store.connect(url, secrets.root() / "redis" / "password")
+        redis = connect(url, secrets.root() / "redis" / "password")
         store = RunStore(redis, replica=uuid.uuid4().hex)
         return Runs(store, RedisSaver(redis, run_store.KEPT_S), self._agents)
 

@@ -3,9 +3,7 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,6 +21,7 @@ from serve_apps.common.errors import InvalidRequest, NotFound
 from serve_apps.common.gateway_client import caller_of
 from serve_apps.common.middleware import ASGIApp, Guard
 from serve_apps.common.protocol import DEGRADED_HEADER
+from serve_apps.common.requests import json_object
 from serve_apps.common.secrets import InternalCredential
 
 
@@ -66,7 +65,7 @@ class Routes:
 
     async def chat(self, request: Request) -> Response:
         """A conversation, answered by an agent that poses as a model."""
-        body = await _json_object(request)
+        body = await json_object(request)
         if not isinstance(body.get("model"), str):
             raise InvalidRequest("model: required, the agent's name", param="model")
         agent = self._agents.find(body["model"])
@@ -84,7 +83,7 @@ class Routes:
     async def start_run(self, request: Request) -> Response:
         """A conversation, to be answered in the background."""
         agent = self._agents.find(request.path_params["agent"])
-        asked = conversation.read(await _json_object(request), agent.settings)
+        asked = conversation.read(await json_object(request), agent.settings)
         if asked.stream:
             raise InvalidRequest("stream: a run is not streamed; leave it out", param="stream")
         return responses.json(await self._runs.start(agent.name, asked, caller_of(request.headers)), 202)
@@ -111,14 +110,3 @@ class Routes:
                 if isinstance(event, Ended) and (ending := event.progress["ending"]):
                     self._agents.observer.ended(agent.name, ending, time.monotonic() - began)
                 yield event
-
-
-async def _json_object(request: Request) -> dict[str, Any]:
-    """The request's body; the gateway has seen to its size."""
-    try:
-        body = orjson.loads(await request.body())
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}", code="invalid_json") from error
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object", code="invalid_json")
-    return body

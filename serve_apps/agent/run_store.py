@@ -4,25 +4,18 @@ A replica that works on a run holds its lease and renews it; a run whose lease r
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.credentials import CredentialProvider
 
 from serve_apps.agent.checkpoints import KEY_PREFIX
+from serve_apps.common.redis import LEASE_S, Leases
 
-#: How long a replica may be silent before its runs are another's, in seconds.
-LEASE_S = 15.0
 #: How long a run is kept after its last change, in seconds.
 KEPT_S = 24 * 3600
 
 _ACTIVE = f"{KEY_PREFIX}active"
 
-#: KEYS: lease. ARGV: replica, milliseconds. Renews the lease of whoever has it.
-_RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
-#: KEYS: lease. ARGV: replica. Gives a lease back.
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 #: KEYS: lease, record. ARGV: replica, seconds, fields and values. Writes the record of a run that is
 #: still the replica's.
 _WRITE = """
@@ -33,21 +26,12 @@ return 1
 """
 
 
-def connect(url: str, password_file: Path) -> Redis:
-    """A client for the Redis at ``url``; it connects when it is first asked."""
-    password = _PasswordFile(password_file)
-    provider = password if password_file.exists() else None
-    return Redis.from_url(url, decode_responses=True, credential_provider=provider, socket_timeout=5)
-
-
-class RunStore:
-    """The runs of all replicas."""
+class RunStore(Leases):
+    """The runs of all replicas, and who works on them."""
 
     def __init__(self, redis: Redis, replica: str, lease_s: float = LEASE_S) -> None:
         """``replica``: a name that no other replica has."""
-        self._redis = redis
-        self._replica = replica
-        self._lease_ms = int(lease_s * 1000)
+        super().__init__(redis, replica, _lease, lease_s)
 
     async def add(self, run: str, record: Mapping[str, str]) -> None:
         """A new run, which is this replica's from now on."""
@@ -61,18 +45,6 @@ class RunStore:
     async def record(self, run: str) -> dict[str, str]:
         """The record of a run; empty if there is none."""
         return cast(dict[str, str], await self._redis.hgetall(_record(run)))
-
-    async def take(self, run: str) -> bool:
-        """Make a run this replica's; False if it is somebody's."""
-        return bool(await self._redis.set(_lease(run), self._replica, nx=True, px=self._lease_ms))
-
-    async def renew(self, run: str) -> bool:
-        """Keep a run; False if it is no longer this replica's."""
-        return bool(await self._eval(_RENEW, [_lease(run)], self._replica, self._lease_ms))
-
-    async def release(self, run: str) -> None:
-        """Leave a run to others, at once."""
-        await self._eval(_RELEASE, [_lease(run)], self._replica)
 
     async def attempt(self, run: str) -> int:
         """Count, and say, how often the run was begun or taken up."""
@@ -96,25 +68,8 @@ class RunStore:
         """The runs that are not over."""
         return sorted(cast(set[str], await self._redis.smembers(_ACTIVE)))
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
-
     async def _eval(self, script: str, keys: Sequence[str], *arguments: str | int) -> Any:
         return await self._redis.eval(script, len(keys), *keys, *map(str, arguments))
-
-
-class _PasswordFile(CredentialProvider):
-    """The password as the file has it now, so that a rotated Secret needs no restart."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        return (self._path.read_text().strip(),)
-
-    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        return self.get_credentials()
 
 
 def _record(run: str) -> str:

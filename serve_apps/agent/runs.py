@@ -9,7 +9,6 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,10 +21,11 @@ from serve_apps.agent.answer import Answer
 from serve_apps.agent.checkpoints import RedisSaver
 from serve_apps.agent.conversation import Asked
 from serve_apps.agent.loop import Loop
-from serve_apps.agent.run_store import LEASE_S, RunStore
+from serve_apps.agent.run_store import RunStore
 from serve_apps.common.errors import NotFound, RateLimited, ServingError, Unavailable
 from serve_apps.common.gateway_client import Caller
 from serve_apps.common.logging import request_id
+from serve_apps.common.redis import AGAIN_S, LEASE_S, end
 
 #: Runs a replica works on at a time.
 MAX_RUNS = 32
@@ -33,8 +33,6 @@ MAX_RUNS = 32
 MAX_ATTEMPTS = 8
 #: Between two looks for runs that nobody works on, in seconds.
 LOOK_S = LEASE_S / 3
-#: Until a task that did not notice that it was cancelled is told again, in seconds.
-AGAIN_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +124,7 @@ class Runs:
     async def close(self) -> None:
         """Leave all runs to the other replicas."""
         tasks = [*self._working.values(), *([self._looking] if self._looking else [])]
-        await _end(tasks, 3 * AGAIN_S)  # a run's task ends one of its own
+        await end(tasks, 3 * AGAIN_S)  # a run's task ends one of its own
         await self._store.close()
 
     async def _find(self, agent: str, run: str, tenant: str) -> dict[str, str]:
@@ -168,7 +166,7 @@ class Runs:
         except RedisError as error:
             logger.error("a run is left for later", extra={"run": run, "problem": str(error)})
         finally:
-            await _end([working], AGAIN_S)
+            await end([working])
             if not working.cancelled():
                 working.exception()  # seen
             with contextlib.suppress(RedisError):
@@ -216,18 +214,6 @@ class Runs:
             response = await answer.chat(events)
         agent.observer.ended(agent.name, response["end_reason"], time.monotonic() - began)
         return response
-
-
-async def _end(tasks: Iterable[asyncio.Task[Any]], again_s: float) -> None:
-    """Cancel tasks until they have ended: a cancellation that meets an answer of Redis is lost.
-
-    redis-py sends with ``asyncio.wait_for``, which has that fault before Python 3.12 (python/cpython#86296).
-    """
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=again_s)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from serve_apps.common.errors import (
     UpstreamTimeout,
 )
 from serve_apps.common.logging import request_id as logged_request_id
-from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
+from serve_apps.common.protocol import BACKGROUND_HEADER, INTERNAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
 from serve_apps.common.secrets import InternalCredential
 
 CONNECT_TIMEOUT_S = 10
@@ -52,6 +52,18 @@ class Caller:
 
     tenant: str
     request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What was answered, whatever it was."""
+
+    status: int
+    body: bytes
+    retry_after_s: int | None = None
+    """When to come back, if it says."""
+    final: bool = False
+    """Whether it says that coming back will not help (``x-should-retry: false``)."""
 
 
 def caller_of(headers: Mapping[str, str]) -> Caller:
@@ -115,6 +127,19 @@ class GatewayClient:
             raise unreadable(whom)
         return answer
 
+    async def reply(self, path: str, body: bytes, caller: Caller) -> Reply:
+        """What ``path`` answers to a request that need not be answered soon, refusals included.
+
+        Raises:
+            ServingError: nothing came, or not all of it.
+        """
+        more = {BACKGROUND_HEADER: "true"}
+        async with await self._response(path, body, caller, "The gateway", more) as response:
+            try:
+                return await read_reply(response)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise unreadable("The gateway") from error
+
     async def close(self) -> None:
         """Break off what is still running."""
         if self._session is not None:
@@ -125,26 +150,30 @@ class GatewayClient:
         self, path: str, request: dict[str, Any], caller: Caller, whom: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response that has begun, with status 200."""
+        async with await self._response(path, orjson.dumps(request), caller, whom) as response:
+            if response.status != 200:
+                raise await _refusal(whom, response)
+            yield response
+
+    async def _response(
+        self, path: str, body: bytes, caller: Caller, whom: str, more_headers: Mapping[str, str] | None = None
+    ) -> aiohttp.ClientResponse:
+        """A response that has begun."""
         headers = {
             "content-type": "application/json",
             INTERNAL_HEADER: self._credential.value(),
             TENANT_HEADER: caller.tenant,
             REQUEST_ID_HEADER: caller.request_id,
+            **(more_headers or {}),
         }
         try:
             async with asyncio.timeout(self._timeout_s):
-                response = await self._connections().post(
-                    self._base_url + path, data=orjson.dumps(request), headers=headers
-                )
+                return await self._connections().post(self._base_url + path, data=body, headers=headers)
         except TimeoutError as error:
             raise UpstreamTimeout(f"{whom} did not begin to answer within {self._timeout_s:g} s.") from error
         except aiohttp.ClientError as error:
             logger.error("gateway unreachable", extra={"error": str(error), "asked": whom})
             raise Unavailable(f"{whom} cannot be reached; try again.", retry_after_s=1) from error
-        async with response:
-            if response.status != 200:
-                raise await _refusal(whom, response)
-            yield response
 
     def _connections(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -155,6 +184,12 @@ class GatewayClient:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=self._timeout_s),
             )
         return self._session
+
+
+async def read_reply(response: aiohttp.ClientResponse) -> Reply:
+    """The whole of a response that has begun."""
+    body = await response.read()
+    return Reply(response.status, body, _retry_after_s(response), response.headers.get("x-should-retry") == "false")
 
 
 def unreadable(whom: str) -> UpstreamFailed:
@@ -177,5 +212,9 @@ async def _refusal(whom: str, response: aiohttp.ClientResponse) -> ServingError:
     if kind is None:
         logger.error("gateway refused", extra={"asked": whom, "status": response.status, "error": message})
         return UpstreamFailed(f"{whom} failed.")
-    retry_after = response.headers.get("retry-after", "")
-    return kind(message, code=code, retry_after_s=int(retry_after) if retry_after.isdecimal() else None)
+    return kind(message, code=code, retry_after_s=_retry_after_s(response))
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> int | None:
+    given = response.headers.get("retry-after", "")
+    return int(given) if given.isdecimal() else None

@@ -138,6 +138,13 @@ AGENT_TOOL = Metric(
     ("agent", "tool", "outcome"),
     LATENCY_BOUNDARIES_S,
 )
+BATCH_REPLIES = Metric(
+    "Counter",
+    "llm_batch_replies",
+    "Replies to lines of batches; outcome is answered, or refused for the moment.",
+    ("outcome",),
+)
+BATCH_ENDED = Metric("Counter", "llm_batch_ended", "Batches that are over, by their status.", ("status",))
 
 ALL = (
     GATEWAY_REQUESTS,
@@ -163,4 +170,6 @@ ALL = (
     AGENT_REQUEST,
     AGENT_TURN,
     AGENT_TOOL,
+    BATCH_REPLIES,
+    BATCH_ENDED,
 )

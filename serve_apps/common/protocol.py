@@ -24,6 +24,8 @@ FORM_PATHS = TASK_PATHS["transcribe"]
 INTERNAL_HEADER = "x-llm-internal"
 #: The tenant a request is made for. Set by the gateway; believed only beside a valid internal credential.
 TENANT_HEADER = "x-llm-tenant"
+#: Says that a request need not be answered soon: it goes after everybody's. Believed as the tenant is.
+BACKGROUND_HEADER = "x-llm-background"
 #: Names a request in every log line; a caller's own value is kept.
 REQUEST_ID_HEADER = "x-request-id"
 #: Tells Ray Serve not to watch for the client's disconnect, so that vLLM sees it and aborts the generation itself.

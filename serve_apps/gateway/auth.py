@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serve_apps.common.errors import InvalidRequest, Unauthenticated
-from serve_apps.common.protocol import INTERNAL_HEADER, TENANT_HEADER
+from serve_apps.common.protocol import BACKGROUND_HEADER, INTERNAL_HEADER, TENANT_HEADER
 from serve_apps.common.secrets import ApiKeys, InternalCredential
 from serve_apps.gateway.oidc import Tokens
 from serve_apps.gateway.request import RawHeaders, find
@@ -18,6 +18,7 @@ INTERNAL = "internal"
 _KEY_PREFIX = "sk-"
 _INTERNAL_HEADER = INTERNAL_HEADER.encode()
 _TENANT_HEADER = TENANT_HEADER.encode()
+_BACKGROUND_HEADER = BACKGROUND_HEADER.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Caller:
 
     tenant: str
     internal: bool = False
+    background: bool = False
+    """Whether an app of ours sends on, some time later, what the tenant itself has written: a line of a batch."""
 
 
 class Authenticator:
@@ -47,7 +50,7 @@ class Authenticator:
         self._tokens = tokens
 
     async def caller(self, headers: RawHeaders) -> Caller:
-        """The caller. The tenant header counts only beside the internal credential.
+        """The caller. The headers of tenant and background count only beside the internal credential.
 
         Raises:
             Unauthenticated: a key or token is needed, and there is none or it does not count.
@@ -56,7 +59,7 @@ class Authenticator:
         """
         if self.is_internal(headers):
             tenant = (find(headers, _TENANT_HEADER) or b"").decode("latin-1")
-            return Caller(tenant or INTERNAL, internal=True)
+            return Caller(tenant or INTERNAL, internal=True, background=find(headers, _BACKGROUND_HEADER) is not None)
         if self._mode == "none":
             return Caller(ANONYMOUS)
         shown = _shown(headers)

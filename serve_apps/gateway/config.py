@@ -9,6 +9,9 @@ from serve_apps.common.protocol import Task
 
 Sticky = Literal["user", "session", "tenant", "none"]
 
+#: The priority of what need not be answered soon: after every tenant's.
+BACKGROUND_PRIORITY = 101
+
 #: Another name for a route, as clients of other services write theirs: ``gpt-4o``, ``openai/gpt-4o:latest``.
 Alias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._/:]*[A-Za-z0-9])?$", max_length=128)]
 
@@ -201,12 +204,18 @@ class Tenant(Config):
         """The rules for what its own requests lead to inside: tokens and money, not requests."""
         return self.model_copy(update={"requests_per_minute": None, "max_concurrent_requests": None})
 
+    def in_background(self) -> "Tenant":
+        """The rules for what need not be answered soon: the same, after everybody else."""
+        return self.model_copy(update={"priority": BACKGROUND_PRIORITY})
+
 
 class RoutingTable(Config):
     """The gateway's ``user_config``: replaced in place and whole, no restart."""
 
     models: dict[Name, Upstream] = Field(default_factory=dict)
     """Every model and pipeline a client may name."""
+    batch: str | None = Field(None, pattern=r"^https?://[^?#]+[^/?#]$")
+    """Base URL of the application that has files and batches; there are none unless set."""
     routes: dict[Name, LogicalModel] = Field(default_factory=dict)
     """Logical models, by the name that clients use. A route may have the name of a model, and then hides it."""
     tenants: dict[str, Tenant] = Field(default_factory=dict)

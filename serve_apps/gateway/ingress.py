@@ -241,14 +241,18 @@ class Ingress:
             call.scope["caller"] = caller
             await self._answer_here(call)
             return
-        # Our own pipelines never wait for a slot: what they ask for belongs to a request that was admitted already.
+        # Our own pipelines never wait for a slot: what they ask for belongs to a request that was admitted already. A
+        # line of a batch belongs to none.
+        beyond_limit = caller.internal and not caller.background
         try:
-            with self._requests.take(beyond_limit=caller.internal), self._memory.hold() as held:
+            with self._requests.take(beyond_limit=beyond_limit), self._memory.hold() as held:
                 self._telemetry.show(metrics.GATEWAY_IN_FLIGHT, self._requests.taken)
                 if kind == "model":
                     await self._to_model(call, caller, held)
-                else:
+                elif kind == "pipeline":
                     await self._to_pipeline(call, caller, held)
+                else:
+                    await self._to_batch(call, caller, held)
         finally:
             self._telemetry.show(metrics.GATEWAY_IN_FLIGHT, self._requests.taken)
 
@@ -270,6 +274,8 @@ class Ingress:
         plan = routed.releases.plan(exchange.path, wish, caller.tenant, self._canary.off)
         exchange.model = plan.named
         rules = tenants.rules(routed.table, caller.tenant)
+        if caller.background:
+            rules = rules.in_background()
         # What a pipeline asks for is metered where it asks; its own answers would count the same tokens again.
         piped = plan.candidates[0].upstream.asks_here
         estimate = 0 if piped else self._limits.estimate(plan.named, rules, wish)
@@ -292,10 +298,10 @@ class Ingress:
         self, call: _Call, caller: Caller, rules: Tenant, named: str, wish: Wish | None = None, tokens: int = 0
     ) -> Grant:
         """Let the request in by the tenant's rules. What our own applications ask for a tenant costs it tokens only."""
+        if not caller.internal or caller.background:
+            tenants.check(rules, named, wish)
         if caller.internal:
             rules = rules.without_requests()
-        else:
-            tenants.check(rules, named, wish)
         grant = await self._limits.take(caller.tenant, rules, tokens)
         call.echo.extend(grant.headers)
         return grant
@@ -370,20 +376,33 @@ class Ingress:
         route = routing.pipeline_route(table, exchange.path, query)
         exchange.model = exchange.version = route.model
         grant = await self._grant(call, caller, tenants.rules(table, caller.tenant), route.model)
+        await self._to_application(call, route.url, grant, held)
+
+    async def _to_batch(self, call: _Call, caller: Caller, held: Held) -> None:
+        exchange, table = call.exchange, self._table()
+        url = routing.batch_url(table, exchange.path, call.scope["query_string"].decode("latin-1"))
+        exchange.model = exchange.version = "batch"
+        # Whether the tenant may use a model is asked when a line names it.
+        grant = await self._limits.take(caller.tenant, tenants.rules(table, caller.tenant), 0)
+        call.echo.extend(grant.headers)
+        await self._to_application(call, url, grant, held)
+
+    async def _to_application(self, call: _Call, url: str, grant: Grant, held: Held) -> None:
+        exchange = call.exchange
         try:
             if routing.is_upload(exchange.method, exchange.path):
                 with self._uploads.take():
-                    await self._pass_to_pipeline(call, route, await self._body(call, held, self._args.max_upload_bytes))
+                    await self._pass_on(call, url, await self._body(call, held, self._args.max_upload_bytes))
             else:
-                await self._pass_to_pipeline(call, route, await self._body(call, held, self._args.max_request_bytes))
+                await self._pass_on(call, url, await self._body(call, held, self._args.max_request_bytes))
         finally:
             self._limits.settle(grant, 0)
 
-    async def _pass_to_pipeline(self, call: _Call, route: routing.Route, body: bytes) -> None:
+    async def _pass_on(self, call: _Call, url: str, body: bytes) -> None:
         exchange = call.exchange
-        # A pipeline is cancelled by Serve, as every application of our own.
+        # Serve cancels requests to every application of our own.
         headers = self._own_headers(call, aborts_itself=False)
-        outbound = Outbound(exchange.method, route.url, headers, body, repeatable=False)
+        outbound = Outbound(exchange.method, url, headers, body, repeatable=False)
         await self._relay.relay(
             outbound, call.receive, call.send, exchange, call.echo, client=compat.connection(call.scope)
         )

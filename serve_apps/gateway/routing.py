@@ -8,7 +8,7 @@ from serve_apps.common.errors import InvalidRequest, MethodNotAllowed, NotFound
 from serve_apps.common.protocol import TASK_PATHS, Task
 from serve_apps.gateway.config import RoutingTable, Upstream
 
-Kind = Literal["control", "model", "pipeline"]
+Kind = Literal["control", "model", "pipeline", "batch"]
 
 #: Paths whose upstream is the model named in the body.
 MODEL_PATHS = frozenset().union(*TASK_PATHS.values())
@@ -22,6 +22,10 @@ PIPELINE_PREFIX = "/v1/rag/"
 AGENT_PREFIX = "/v1/agents/"
 _PREFIXES: dict[str, Task] = {PIPELINE_PREFIX: "pipeline", AGENT_PREFIX: "agent"}
 PIPELINE_METHODS = ("GET", "POST", "PUT", "DELETE")
+#: Files and batches of OpenAI's API, and what is below them.
+FILES_PATH = "/v1/files"
+_BATCH_PATHS = (FILES_PATH, "/v1/batches")
+BATCH_METHODS = ("GET", "POST", "DELETE")
 
 #: Names are quoted back to the client up to this length.
 _QUOTED_NAME_CHARS = 80
@@ -40,7 +44,7 @@ class Route:
 
 
 def kind_of(method: str, path: str) -> Kind:
-    """Who answers ``path``: the gateway itself, a model, or a pipeline (or an agent, which is no different here).
+    """Who answers ``path``: the gateway itself, a model, a pipeline (agents are no different here), or batches.
 
     Raises:
         NotFound: nobody does.
@@ -54,6 +58,8 @@ def kind_of(method: str, path: str) -> Kind:
         kind, methods = "control", ("GET",)
     elif path.startswith(tuple(_PREFIXES)) and _is_plain(path):
         kind, methods = "pipeline", PIPELINE_METHODS
+    elif "/".join(path.split("/")[:3]) in _BATCH_PATHS and _is_plain(path):
+        kind, methods = "batch", BATCH_METHODS
     elif path.startswith(_RESPONSE_PREFIX):
         # vLLM would keep them in the memory of one replica, without end, and the next request finds another replica.
         named = path.removeprefix(_RESPONSE_PREFIX).partition("/")[0]
@@ -152,13 +158,24 @@ def pipeline_route(table: RoutingTable, path: str, query: str = "") -> Route:
             f"{', '.join(others) or 'none'}.",
             code=f"{task}_not_found",
         )
-    # Encoded again from what was checked, so that the upstream sees that and nothing else.
-    url = upstream.url + quote(path, safe="/:@!$&'()*+,;=~")
-    return Route(name, f"{url}?{query}" if query else url, upstream.task)
+    return Route(name, _url_below(upstream.url, path, query), upstream.task)
+
+
+def batch_url(table: RoutingTable, path: str, query: str = "") -> str:
+    """Where ``path`` (decoded, as ``kind_of`` approved it) is answered, of files and batches.
+
+    Raises:
+        NotFound: there are none here.
+    """
+    if table.batch is None:
+        raise NotFound(f"No such path: {path[:_QUOTED_NAME_CHARS]}; there are no batches here.", code="unknown_path")
+    return _url_below(table.batch, path, query)
 
 
 def is_upload(method: str, path: str) -> bool:
-    """Whether a pipeline's path takes documents in, which may be larger than other bodies."""
+    """Whether a path takes documents or a file in, which may be larger than other bodies."""
+    if path == FILES_PATH:
+        return method == "POST"
     return method in ("POST", "PUT") and path.removeprefix(PIPELINE_PREFIX).partition("/")[2].startswith("documents")
 
 
@@ -175,6 +192,12 @@ def _models_here(table: RoutingTable) -> str:
     return f"Models here: {', '.join(sorted(listed(table))) or 'none'}."
 
 
+def _url_below(base: str, path: str, query: str) -> str:
+    # Encoded again from what was checked, so that the upstream sees that and nothing else.
+    url = base + quote(path, safe="/:@!$&'()*+,;=~")
+    return f"{url}?{query}" if query else url
+
+
 def _is_plain(path: str) -> bool:
-    """Whether no segment could lead out of the pipeline's own prefix once a URL library resolves it."""
+    """Whether no segment could lead out of the prefix it is below once a URL library resolves it."""
     return "\\" not in path and not {".", ".."} & set(path.split("/"))

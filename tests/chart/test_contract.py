@@ -10,6 +10,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
 from serve_apps.agent.config import AgentArgs, Agents
+from serve_apps.batch.config import BatchArgs, BatchSettings
 from serve_apps.gateway.config import GatewayArgs, RoutingTable
 from serve_apps.llm.config import EngineArgs, LLMArgs, LLMSettings
 from serve_apps.llm.engine import llm_config
@@ -21,6 +22,7 @@ from tests.chart.serve_schema import unknown_keys
 #: An application's arguments, and the settings of its first deployment.
 MODELS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
     "serve_apps.agent.app:build_app": (AgentArgs, Agents),
+    "serve_apps.batch.app:build_app": (BatchArgs, BatchSettings),
     "serve_apps.gateway.app:build_app": (GatewayArgs, RoutingTable),
     "serve_apps.llm.app:build_app": (LLMArgs, LLMSettings),
     "serve_apps.rag.app:build_app": (RagArgs, RagPipelines),
@@ -85,10 +87,11 @@ def test_every_route_is_where_the_gateway_looks(config: dict[str, Any]) -> None:
     prefixes = {app["route_prefix"] for app in config["applications"]}
     (gateway,) = (app for app in config["applications"] if app["name"] == "gateway")
     port = config["http_options"]["port"]
-    for entry in RoutingTable.model_validate(gateway["deployments"][0]["user_config"]).models.values():
-        if entry.runtime != "ray":
-            continue  # it is somebody else's
-        assert entry.url.removeprefix(f"http://127.0.0.1:{port}") in prefixes
+    table = RoutingTable.model_validate(gateway["deployments"][0]["user_config"])
+    # Those of other runtimes are somebody else's.
+    urls = [entry.url for entry in table.models.values() if entry.runtime == "ray"]
+    for url in [*urls, *([table.batch] if table.batch else [])]:
+        assert url.removeprefix(f"http://127.0.0.1:{port}") in prefixes
 
 
 @pytest.mark.parametrize(

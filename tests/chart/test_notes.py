@@ -173,6 +173,11 @@ WARNINGS: dict[str, tuple[dict[str, Any], str]] = {
         "[WARNING] gateway.tenants.team-a.monthlyBudget: without a Redis a gateway that restarts forgets what was "
         "spent. Set redis.",
     ),
+    "batches in a pod": (
+        {"batch": {"enabled": True, "storage": "file:///tmp/batches"}},
+        "[WARNING] batch.storage is a folder in the pod: files and batches go with the pod. Use a bucket or "
+        "pvc://claim/path for what must stay.",
+    ),
     "documents in a pod": (
         {
             "rag": {"docs": {**DOCS, "vectorStore": {"uri": "docs.db"}}},
@@ -187,6 +192,15 @@ WARNINGS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("values", "warning"), WARNINGS.values(), ids=list(WARNINGS))
 def test_what_is_unusual_is_warned_about(values: dict[str, Any], warning: str) -> None:
     assert warnings({**QUIET, **values}) == [warning]
+
+
+@pytest.mark.parametrize(
+    ("storage", "claim"), [("pvc://batches", ""), ("s3://bucket", ""), ("file:///var/lib/llm-serving/batches", "data")]
+)
+def test_batches_in_a_bucket_or_on_a_claim_are_usual(storage: str, claim: str) -> None:
+    values = {**QUIET, "batch": {"enabled": True, "storage": storage}, "pipelines": {"dataClaim": claim}}
+    assert warnings(values) == []
+    assert f"batches (/v1/files and /v1/batches, in {storage})" in notes(values)
 
 
 def test_documents_on_a_claim_are_usual() -> None:

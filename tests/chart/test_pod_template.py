@@ -229,6 +229,16 @@ def test_documents_go_with_the_pod_or_stay_on_a_claim() -> None:
     assert on_a_claim["l4"] == groups()["l4"]
 
 
+def test_batches_on_a_claim_are_mounted_where_their_application_runs() -> None:
+    storage = {"storage": "pvc://batches/production"}
+    rendered = groups({"batch": {"enabled": True, **storage}})
+    volume = {"name": "batch", "persistentVolumeClaim": {"claimName": "batches"}}
+    assert volume in rendered["cpu"]["template"]["spec"]["volumes"]
+    assert {"name": "batch", "mountPath": "/mnt/batch"} in ray_container(rendered["cpu"])["volumeMounts"]
+    assert rendered["l4"] == groups()["l4"]
+    assert groups({"batch": storage}) == groups({"batch": {"enabled": True, "storage": "s3://bucket"}}) == groups()
+
+
 def test_the_hub_token_goes_to_workers_with_models_only() -> None:
     rendered = groups({"security": {"huggingFace": {"existingSecret": "hub"}}})
     token = {"secretKeyRef": {"name": "hub", "key": "token"}}

@@ -118,6 +118,10 @@ MISSPELT: dict[str, tuple[dict[str, Any], str]] = {
         {"models": {"chat": CHAT, "embedder": EMBEDDER}, "rag": {"docs": {**DOCS, "topk": 3}}},
         "at '/rag/docs': additional properties 'topk' not allowed",
     ),
+    "a setting of batches": (
+        {"batch": {"concurency": 3}},
+        "at '/batch': additional properties 'concurency' not allowed",
+    ),
     "an agent's limit": (
         {"agent": {"helper": {"model": "chat", "limits": {"step": 3}}}},
         "at '/agent/helper/limits': additional properties 'step' not allowed",

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
+from serve_apps.batch.config import BatchSettings
 from serve_apps.gateway import app as gateway_app
 from serve_apps.gateway.config import GatewayArgs, LogicalModel, Queue, RoutingTable, Tenant, Upstream
 from tests.chart.render import CHART, CHAT, DOCS, EMBEDDER, application, render_chart, serve_config
@@ -71,6 +72,53 @@ def test_an_environment_changes_an_agent_that_the_preset_has() -> None:
     }
     table = application(render_chart(values), "agent")["deployments"][0]["user_config"]["agents"]
     assert table == {"helper": {"model": "chat", "maxTokens": 99}}
+
+
+def test_batches_are_one_application_that_the_gateway_knows() -> None:
+    batch = {"enabled": True, "storage": "s3://bucket/batches", "concurrency": 32}
+    pipelines = {"cpus": 0.2, "replicas": {"min": 2}, "autoscaling": {"target_ongoing_requests": 9}}
+    objects = render_chart({**RAG, "batch": batch, "pipelines": pipelines})
+    app = application(objects, "batch")
+    assert (app["route_prefix"], app["import_path"]) == ("/internal/batch", "serve_apps.batch.app:build_app")
+    assert app["args"] == {
+        "gatewayUrl": "http://127.0.0.1:8000",
+        "modelTimeoutS": 900,
+        "storage": "s3://bucket/batches",
+    }
+    (deployment,) = app["deployments"]
+    assert deployment["user_config"] == {**BatchSettings().model_dump(by_alias=True), "concurrency": 32}
+    # Its size is that of pipelines, but for the number of replicas.
+    assert deployment["ray_actor_options"]["num_cpus"] == 0.2
+    assert deployment["autoscaling_config"] == {"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": 96}
+    table = application(objects, "gateway")["deployments"][0]["user_config"]
+    assert table["batch"] == "http://127.0.0.1:8000/internal/batch"
+    assert "batch" not in table["models"]
+
+
+def test_batches_are_off_unless_they_are_wished() -> None:
+    objects = render_chart({**RAG, "batch": {"storage": "s3://bucket/batches"}})
+    assert "batch" not in [app["name"] for app in serve_config(objects)["applications"]]
+    assert "batch" not in application(objects, "gateway")["deployments"][0]["user_config"]
+
+
+def test_several_replicas_of_batches_agree_where_the_gateway_counts() -> None:
+    batch = {"enabled": True, "storage": "s3://bucket/batches", "replicas": 3}
+    app = application(render_chart({**RAG, "batch": batch, "redis": {"address": "redis:6379"}}), "batch")
+    assert app["args"]["redis"] == "redis://redis:6379/1"
+    assert app["deployments"][0]["autoscaling_config"].items() >= {"min_replicas": 3, "max_replicas": 3}.items()
+
+
+@pytest.mark.parametrize(
+    ("storage", "folder"),
+    [
+        ("pvc://claim", "file:///mnt/batch"),
+        ("pvc://claim/", "file:///mnt/batch"),
+        ("pvc://claim/a/b/", "file:///mnt/batch/a/b"),
+    ],
+)
+def test_a_claim_of_batches_is_a_folder_to_the_application(storage: str, folder: str) -> None:
+    objects = render_chart({**RAG, "batch": {"enabled": True, "storage": storage}})
+    assert application(objects, "batch")["args"]["storage"] == folder
 
 
 def test_agents_keep_their_runs_where_the_gateway_counts() -> None:

@@ -27,6 +27,10 @@ def agent(name: str = "helper", **more: Any) -> dict[str, Any]:
     return {"models": models, "rag": {"docs": DOCS}, "agent": {name: {"model": "chat", **more}}}
 
 
+def batch(storage: str = "s3://bucket/batches", more: dict[str, Any] | None = None, **block: Any) -> dict[str, Any]:
+    return {"models": MODELS, "batch": {"enabled": True, "storage": storage, **block}, **(more or {})}
+
+
 def tool(**kinds: Any) -> dict[str, Any]:
     return agent(tools={"it": kinds})
 
@@ -197,6 +201,41 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         tool(http={"url": "https://api.example.com", "operations": POST_CITY}),
         "agent.helper.tools.it.http.operations.city.method: POST is not allowed; add it to methods, which are GET",
         tool(http={"url": "https://api.example.com", "operations": POST_CITY, "methods": ["POST"]}),
+    ),
+    "batches that are kept nowhere": (
+        batch(""),
+        'batch.storage: not a storage, got ""; one of: s3://bucket/prefix, gs://bucket/prefix, pvc://claim/path, '
+        "file:///folder, without a credential",
+        {"models": MODELS, "batch": {"storage": ""}},
+    ),
+    "batches in a bucket with its key": (
+        batch("s3://id:secret@bucket"),
+        'batch.storage: not a storage, got "s3://id:secret@bucket"; one of: s3://bucket/prefix, gs://bucket/prefix, '
+        "pvc://claim/path, file:///folder, without a credential",
+        batch("s3://bucket/batches?endpoint_override=minio:9000&scheme=http"),
+    ),
+    "batches out of their claim": (
+        batch("pvc://claim/../other"),
+        "batch.storage: leaves its folder, got pvc://claim/../other; set a path without ..",
+        batch("pvc://claim/other"),
+    ),
+    "several replicas of batches without a Redis": (
+        batch(replicas=2),
+        "batch.replicas: replicas agree through Redis who works on which batch, and there is none, got 2; set "
+        "redis.enabled or redis.address (and gateway.sharesRedis), or replicas to 1",
+        batch(replicas=2, more={"redis": {"enabled": True}}),
+    ),
+    "several replicas of batches in a folder": (
+        batch("file:///tmp/batches", replicas=2, more={"redis": {"enabled": True}}),
+        "batch.replicas: each pod has a folder of its own, and batch.storage is file:///tmp/batches, got 2; set "
+        "replicas to 1, or storage to a bucket or a claim",
+        batch("file:///tmp/batches", more={"redis": {"enabled": True}}),
+    ),
+    "files that the gateway would not take": (
+        batch(maxFileBytes=33554433),
+        "batch.maxFileBytes: files come through the gateway, which takes 33554432 bytes, got 33554433; set less, or "
+        "raise gateway.maxUploadBytes",
+        batch(maxFileBytes=67108864, more={"gateway": {"maxUploadBytes": 67108864}}),
     ),
     "a route's name with a dot": (
         {"models": MODELS, "gateway": {"routes": {"gpt-4.1": {"versions": [{"model": "chat"}]}}}},

@@ -19,12 +19,10 @@ FILE = REPOSITORY / "docs" / "changes.md"
 VALUES = [REPOSITORY / "values" / name for name in ("rag.yaml", "environments/eks-prod.yaml")]
 #: What the examples are laid over, besides the files.
 SETTINGS = [
-    "redis.enabled=true",
-    "workerGroups.cpu-models.enabled=true",
-    "models.plain.runtime=standalone",
-    "models.plain.source=s3://models/plain",
-    "models.plain.accelerator.type=L4",
-    "models.plain.replicas.max=2",
+    *("redis.enabled=true", "workerGroups.cpu-models.enabled=true"),
+    *("batch.enabled=true", "batch.storage=s3://bucket/batches"),
+    *("models.plain.runtime=standalone", "models.plain.source=s3://models/plain"),
+    *("models.plain.accelerator.type=L4", "models.plain.replicas.max=2"),
 ]
 #: Of an application, what Serve cannot give to a running replica.
 CODE = ("import_path", "runtime_env", "args")

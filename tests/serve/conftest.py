@@ -66,7 +66,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     for name, content in {"internal/token": "internal-secret", f"api-keys/{key.key_id}": key.record}.items():
         (folder / "secrets" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "secrets" / name).write_text(content)
-    rendered = ray_service(helm_template(helm(), VALUES, [f"gateway.port={free_port()}"]))
+    settings = [f"gateway.port={free_port()}", f"batch.storage=file://{folder}/batches"]
+    rendered = ray_service(helm_template(helm(), VALUES, settings))
     environment = {
         **rendered.environment,
         "LLM_SERVING_SECRETS": str(folder / "secrets"),

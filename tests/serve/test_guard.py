@@ -12,7 +12,7 @@ CONTROL = [
 ]
 
 
-@pytest.mark.parametrize("application", ["chat", "embedder", "rag"])
+@pytest.mark.parametrize("application", ["chat", "embedder", "rag", "batch"])
 def test_an_application_is_not_answered_without_the_internal_credential(service: Service, application: str) -> None:
     for path in ("/v1/chat/completions", "/v1/embeddings", *CONTROL):
         answer = httpx.post(f"{service.root}/internal/{application}{path}", json={}, headers=service.headers)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from serve_apps.agent.config import Agent
+from serve_apps.batch.config import BatchSettings
 from serve_apps.common.config import Config, Name
 from serve_apps.gateway.config import GatewayArgs, Jwt, LogicalModel, Price, Queue, Tenant
 from serve_apps.llm.config import Autoscaling, EngineArgs, Sampling
@@ -179,6 +180,21 @@ class AgentOverride(AgentValues):
     """Keys that replace those of the agent of the same name."""
 
     model_config = ConfigDict(json_schema_extra=_partial)
+
+
+def _whole(schema: dict[str, Any]) -> None:
+    """Make every key of a schema required: values.yaml has them all."""
+    schema["required"] = sorted(schema["properties"])
+
+
+class Batch(BatchSettings):
+    """Files and batches: the application's settings, where it keeps them, and how many replicas it has."""
+
+    model_config = ConfigDict(json_schema_extra=_whole)
+
+    enabled: bool
+    storage: str
+    replicas: int = Field(ge=1)
 
 
 class Pipelines(Config):
@@ -480,6 +496,7 @@ class Values(Config):
     gateway: Gateway
     rag: dict[Name, RagPipeline | None]
     agent: dict[Name, AgentValues | None]
+    batch: Batch
     pipelines: Pipelines
     overrides: Overrides
     max_drain_seconds: int = Field(ge=35)

@@ -161,6 +161,9 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if .spec.pipelines }}
 - {name: data, mountPath: /var/lib/llm-serving}
+{{- if include "llm-serving.batchClaim" .root }}
+- {name: batch, mountPath: /mnt/batch}
+{{- end }}
 {{- if eq .root.Values.security.auth "apiKeys" }}
 - {name: api-keys, mountPath: /etc/llm-serving/secrets/api-keys, readOnly: true}
 {{- end }}
@@ -197,6 +200,10 @@ capabilities: {drop: [ALL]}
   {{- else }}
   emptyDir: {}
   {{- end }}
+{{- with include "llm-serving.batchClaim" .root }}
+- name: batch
+  persistentVolumeClaim: {claimName: {{ . }}}
+{{- end }}
 {{- if eq .root.Values.security.auth "apiKeys" }}
 - name: api-keys
   secret: {secretName: {{ include "llm-serving.apiKeysSecret" .root }}, defaultMode: 0440}

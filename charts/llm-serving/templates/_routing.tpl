@@ -17,6 +17,9 @@
 {{- define "llm-serving.routingTable" -}}
 {{- $gateway := .Values.gateway -}}
 models: {{- include "llm-serving.upstreams" . | nindent 2 }}
+{{- if .Values.batch.enabled }}
+batch: http://127.0.0.1:{{ int $gateway.port }}/internal/batch
+{{- end }}
 {{- with include "llm-serving.entries" (dict "entries" $gateway.routes) | fromYaml }}
 routes: {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -1,5 +1,5 @@
-{{- /* Renders serveConfigV2: what Ray Serve runs, one application per model, the gateway at `/`, the RAG pipelines and the
-agents. Scope: the root. */ -}}
+{{- /* Renders serveConfigV2: what Ray Serve runs, one application per model, the gateway at `/`, the RAG pipelines, the
+agents and the batches. Scope: the root. */ -}}
 {{- define "llm-serving.serveConfig" -}}
 {{- $models := include "llm-serving.models" . | fromYaml }}
 {{- $pipelines := include "llm-serving.pipelines" . | fromYaml }}
@@ -22,6 +22,9 @@ applications:
 {{- end }}
 {{- if $agents }}
 {{ include "llm-serving.agentApplication" (dict "root" . "agents" $agents) }}
+{{- end }}
+{{- if .Values.batch.enabled }}
+{{ include "llm-serving.batchApplication" . }}
 {{- end }}
 {{- end -}}
 
@@ -134,7 +137,7 @@ Scope: dict "root" $ "agents" (the enabled ones). */ -}}
       agents: {{- toYaml .agents | nindent 8 }}
 {{- end -}}
 
-{{- /* Renders how an application of pipelines or agents is placed, scaled and limited. Scope: `pipelines` of values. */ -}}
+{{- /* Renders how an application of pipelines, agents or batches is placed, scaled and limited. Scope: `pipelines` of values. */ -}}
 {{- define "llm-serving.pipelinesSizing" -}}
 {{- include "llm-serving.pipelinesPlacement" . }}
 {{- $config := include "llm-serving.autoscalingConfig" (dict

@@ -19,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
+  {{- range $subject := list "name" "names" "upgrade" "models" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -470,6 +470,31 @@ knows. */ -}}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Where batches are kept, and who works on them. */ -}}
+{{- define "llm-serving.validate.batch" -}}
+{{- $batch := .root.Values.batch }}
+{{- if $batch.enabled }}
+{{- $storage := $batch.storage }}
+{{- if not (regexMatch "^((s3|gs|pvc)://[^/@\\s]+(/[^@\\s]*)?|file:///[^@\\s]+)$" $storage) }}
+batch.storage: not a storage, got {{ $storage | quote }}; one of: s3://bucket/prefix, gs://bucket/prefix, pvc://claim/path, file:///folder, without a credential
+{{- else if has ".." (splitList "/" $storage) }}
+batch.storage: leaves its folder, got {{ $storage }}; set a path without ..
+{{- end }}
+{{- if gt (int $batch.replicas) 1 }}
+{{- if not (include "llm-serving.gatewayRedis" .root) }}
+batch.replicas: replicas agree through Redis who works on which batch, and there is none, got {{ int $batch.replicas }}; set redis.enabled or redis.address (and gateway.sharesRedis), or replicas to 1
+{{- end }}
+{{- if hasPrefix "file://" $storage }}
+batch.replicas: each pod has a folder of its own, and batch.storage is {{ $storage }}, got {{ int $batch.replicas }}; set replicas to 1, or storage to a bucket or a claim
+{{- end }}
+{{- end }}
+{{- $most := int64 .root.Values.gateway.maxUploadBytes }}
+{{- if gt (int64 $batch.maxFileBytes) $most }}
+batch.maxFileBytes: files come through the gateway, which takes {{ $most }} bytes, got {{ int64 $batch.maxFileBytes }}; set less, or raise gateway.maxUploadBytes
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -39,6 +39,10 @@
 [WARNING] rag.{{ $name }}.vectorStore.uri is a file in the pod: its documents go with the pod. Use a Milvus server for what must stay, or set pipelines.dataClaim.
 {{- end }}
 {{- end }}
+{{- $onClaim := and .Values.pipelines.dataClaim (hasPrefix "file:///var/lib/llm-serving/" .Values.batch.storage) }}
+{{- if and .Values.batch.enabled (hasPrefix "file://" .Values.batch.storage) (not $onClaim) }}
+[WARNING] batch.storage is a folder in the pod: files and batches go with the pod. Use a bucket or pvc://claim/path for what must stay.
+{{- end }}
 {{- include "llm-serving.gatewayWarnings" . }}
 {{- end -}}
 

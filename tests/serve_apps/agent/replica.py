@@ -13,10 +13,11 @@ from serve_apps.agent.agents import RunningAgents
 from serve_apps.agent.checkpoints import RedisSaver
 from serve_apps.agent.config import Agents
 from serve_apps.agent.ingress import build_asgi
-from serve_apps.agent.run_store import RunStore, connect
+from serve_apps.agent.run_store import RunStore
 from serve_apps.agent.runs import Pace, Runs
 from serve_apps.common.gateway_client import GatewayClient
 from serve_apps.common.middleware import ASGIApp
+from serve_apps.common.redis import connect
 from serve_apps.common.secrets import InternalCredential, UpstreamKeys
 from tests.serve_apps.agent.recorded import Recorded
 from tests.serve_apps.gateway.servers import PATIENCE_S, serving

@@ -91,6 +91,13 @@ def test_a_pipeline_of_ours_names_the_tenant_it_works_for(tmp_path: Path, acme_k
     assert caller(tmp_path, headers) == Caller("other", internal=True)
 
 
+def test_only_an_app_of_ours_asks_in_the_background(tmp_path: Path, acme_key: str) -> None:
+    background = (b"x-llm-background", b"true")
+    internal = [(b"x-llm-internal", b"internal-token"), (b"x-llm-tenant", b"other"), background]
+    assert caller(tmp_path, internal) == Caller("other", internal=True, background=True)
+    assert caller(tmp_path, [*bearer(acme_key), background]) == Caller("acme")
+
+
 def test_a_pipeline_that_names_no_tenant_works_for_itself(tmp_path: Path, acme_key: str) -> None:
     assert caller(tmp_path, [(b"x-llm-internal", b"internal-token")]) == Caller("internal", internal=True)
 

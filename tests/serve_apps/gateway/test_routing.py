@@ -216,10 +216,36 @@ def test_an_unknown_pipeline_is_told_the_pipelines_there_are(name: str) -> None:
         ("GET", "/v1/rag/docs/documents", False),
         ("POST", "/v1/rag/docs/query", False),
         ("POST", "/v1/rag/documents/query", False),
+        ("POST", "/v1/files", True),
+        ("GET", "/v1/files", False),
+        ("POST", "/v1/batches", False),
     ],
 )
-def test_only_documents_sent_in_are_uploads(method: str, path: str, upload: bool) -> None:
+def test_only_documents_and_files_sent_in_are_uploads(method: str, path: str, upload: bool) -> None:
     assert routing.is_upload(method, path) is upload
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/files/file-1/content", "/v1/batches", "/v1/batches/batch_1"])
+def test_files_and_batches_have_an_application(path: str) -> None:
+    assert routing.kind_of("GET", path) == "batch"
+    table = RoutingTable(batch="http://host/internal/batch")
+    assert routing.batch_url(table, path, "limit=2") == f"http://host/internal/batch{path}?limit=2"
+
+
+@pytest.mark.parametrize("path", ["/v1/filesystem", "/v1/batch", "/v1/files/../models", "/v1/batches/.."])
+def test_what_only_looks_like_files_is_unknown(path: str) -> None:
+    with pytest.raises(NotFound):
+        routing.kind_of("GET", path)
+
+
+def test_files_are_not_put() -> None:
+    with pytest.raises(MethodNotAllowed, match="answers GET, POST, DELETE, not PUT"):
+        routing.kind_of("PUT", "/v1/files")
+
+
+def test_with_an_empty_table_there_are_no_batches() -> None:
+    with pytest.raises(NotFound, match="there are no batches here"):
+        routing.batch_url(RoutingTable(), "/v1/files")
 
 
 def test_with_an_empty_table_there_is_no_model() -> None:

@@ -1,0 +1,62 @@
+"""``python -m serve_apps.batch run --input in.jsonl --output out.jsonl --url http://gateway:8000`` answers a file.
+
+The file has the lines of a batch; the API key is the environment's OPENAI_API_KEY. Lines that OUTPUT has are not sent
+again, so a run that was broken off is simply started once more. Exit status: 0, all lines are answered; 1, some failed
+(they are in the errors' file, and the next run tries them again); 2, nothing was sent.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from serve_apps.batch.offline import InputWrong, Progress, Run, answer
+from serve_apps.common.errors import ServingError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answer a file of requests."""
+    parser = argparse.ArgumentParser(prog="python -m serve_apps.batch", description="Answer a file of requests.")
+    run_parser = parser.add_subparsers(required=True).add_parser("run", help="answer each line of a file")
+    run_parser.add_argument("--input", type=Path, required=True, help="lines of requests, as for a batch")
+    run_parser.add_argument("--output", type=Path, required=True, help="their answers; what it has is not asked again")
+    run_parser.add_argument("--errors", type=Path, help="lines that failed (OUTPUT.errors)")
+    run_parser.add_argument("--url", required=True, help="the gateway, or any server with OpenAI's API")
+    run_parser.add_argument("--concurrency", type=int, default=16, help="lines at a time (16)")
+    run_parser.add_argument("--timeout", type=float, default=900, help="seconds an answer may take (900)")
+    given = parser.parse_args(arguments)
+    errors = given.errors or given.output.with_name(f"{given.output.name}.errors")
+    run = Run(given.input, given.output, errors)
+    try:
+        run.prepare()
+    except InputWrong as wrong:
+        for error in wrong.errors:
+            _say(f"{given.input}, line {error.line}: {error.message}" if error.line else error.message)
+        return 2
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}")
+        return 2
+    progress = Progress(run)
+    end = "\r" if sys.stderr.isatty() else "\n"
+    key = os.environ.get("OPENAI_API_KEY", "")
+    try:
+        asyncio.run(answer(run, given.url, key, given.concurrency, given.timeout, lambda: _say(str(progress), end)))
+    except ServingError as error:
+        _say(error.message)
+        return 2
+    except KeyboardInterrupt:
+        _say(f"{progress}; broken off, the same command goes on")
+        return 130
+    _say(f"{progress}; answers in {given.output}" + (f", failures in {errors}" if run.failed else ""))
+    return 1 if run.failed else 0
+
+
+def _say(text: str, end: str = "\n") -> None:
+    sys.stderr.write(f"{text}{end}")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
