@@ -36,6 +36,10 @@ class UpstreamSpelling(BaseModel):
 #: A model's or pipeline's name: a DNS label, so that it is also its Serve application, route and metric label.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=47)]
 
+#: A LoRA adapter's name, as a pattern. It may name a folder, so it can be no path.
+ADAPTER_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"
+AdapterName = Annotated[str, Field(pattern=f"^{ADAPTER_NAME}$")]
+
 Settings = TypeVar("Settings", bound=Config)
 
 

@@ -10,6 +10,7 @@ ServingError
 ├── TooLarge                over a stated size limit
 ├── HeadersTooLarge         the headers are
 ├── UnsupportedMediaType    a document type this server cannot read
+├── Unprocessable           what the request names is there and cannot be used
 ├── RateLimited             refused now; carries Retry-After
 ├── UpstreamFailed          a model or store behind us broke
 ├── Unavailable             a model or store behind us is not there (yet); carries Retry-After
@@ -135,6 +136,13 @@ class UnsupportedMediaType(ServingError):
     """A document type this server cannot read."""
 
     status = 415
+    type = "invalid_request_error"
+
+
+class Unprocessable(ServingError):
+    """What the request names is there and cannot be used."""
+
+    status = 422
     type = "invalid_request_error"
 
 

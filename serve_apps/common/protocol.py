@@ -26,6 +26,8 @@ INTERNAL_HEADER = "x-llm-internal"
 TENANT_HEADER = "x-llm-tenant"
 #: Says that a request need not be answered soon: it goes after everybody's. Believed as the tenant is.
 BACKGROUND_HEADER = "x-llm-background"
+#: The LoRA adapter a request is for, which the model's replica loads before vLLM sees the request. Set by the gateway.
+ADAPTER_HEADER = "x-llm-adapter"
 #: Names a request in every log line; a caller's own value is kept.
 REQUEST_ID_HEADER = "x-request-id"
 #: Tells Ray Serve not to watch for the client's disconnect, so that vLLM sees it and aborts the generation itself.

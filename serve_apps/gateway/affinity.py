@@ -6,6 +6,8 @@ every replica has it cached. A prompt without a past goes where the hash of its 
 is its own, leads (rendezvous hashing), so gateways that know nothing of each other agree. Both give way to load: no
 replica gets more than a factor above the mean, neither of requests at a time nor of prompt bytes lately.
 
+A LoRA adapter is a past that all its prompts share: one without another goes to the replica that has it loaded.
+
 No I/O, no clock and no chance in it: the same calls lead to the same choices.
 """
 
@@ -120,17 +122,30 @@ class Affinity:
         # The names are the routing table's, so these are few.
         self._traffic: dict[str, _Traffic] = {}
 
-    def choose(self, model: str, prefix: bytes, session: str | None, targets: Sequence[ReplicaT]) -> ReplicaT:
+    def choose(
+        self,
+        model: str,
+        prefix: bytes,
+        session: str | None,
+        targets: Sequence[ReplicaT],
+        adapter: str | None = None,
+    ) -> ReplicaT:
         """The replica for a prompt that begins with ``prefix``; it has one request more until ``done``.
 
         Raises:
             ValueError: there are no ``targets``.
         """
         keys = beginnings(prefix) if self._max_entries and len(targets) > 1 else ()
-        return self.choose_by_keys(model, keys, len(prefix), session, targets)
+        return self.choose_by_keys(model, keys, len(prefix), session, targets, adapter)
 
     def choose_by_keys(
-        self, model: str, keys: Iterable[int], size: int, session: str | None, targets: Sequence[ReplicaT]
+        self,
+        model: str,
+        keys: Iterable[int],
+        size: int,
+        session: str | None,
+        targets: Sequence[ReplicaT],
+        adapter: str | None = None,
     ) -> ReplicaT:
         """The same for a prompt of ``size`` bytes whose beginnings have ``keys``, the shortest first.
 
@@ -151,7 +166,9 @@ class Affinity:
 
         now = traffic.requests
         common = COMMON_SHARE * SHARE_WINDOW / len(targets)
-        path = [key ^ traffic.seed for key in keys]
+        # What an adapter has computed for a prompt is of no use to others.
+        seed = traffic.seed ^ _seed(f"adapter\0{adapter}") if adapter else traffic.seed
+        path = [key ^ seed for key in keys]
         heats, own, home = self._recall(path, now, common, names)
         session_path = [_seed(session) ^ traffic.seed] if session and self._max_entries else []
         session_heats, _, session_home = self._recall(session_path, now, math.inf, names)
@@ -159,10 +176,15 @@ class Affinity:
             own, home = session_path[0], session_home or home
         else:  # none, or one for many, such as a cache key of a whole application
             home = home or session_home
+        adapter_path = [seed] if adapter and self._max_entries else []
+        adapter_heats, _, adapter_home = self._recall(adapter_path, now, math.inf, names)
+        if adapter_path:
+            own, home = seed, home or adapter_home
         index = _fitting(loads, names.index(home) if home else None, own if traffic.reuse >= MIN_REUSE else None)
         traffic.took(loads[index], size, known=home is not None)
         self._remember(path, heats, names[index], now)
         self._remember(session_path, session_heats, names[index], now)
+        self._remember(adapter_path, adapter_heats, names[index], now)
         return targets[index]
 
     def done(self, model: str, target: Replica) -> None:

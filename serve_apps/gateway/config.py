@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
 
-from serve_apps.common.config import Config, Name
+from serve_apps.common.config import AdapterName, Config, Name
 from serve_apps.common.protocol import Task
 
 Sticky = Literal["user", "session", "tenant", "none"]
@@ -90,6 +90,13 @@ class Queue(Config):
     """How long one waits at most, in seconds; then it gets 429."""
 
 
+class Adapter(Config):
+    """A LoRA adapter of a model."""
+
+    tenants: tuple[str, ...] | None = None
+    """Whom it is for: for others there is no such adapter. Unless set, it is for all who may use the model."""
+
+
 class Upstream(Config):
     """Where a model or pipeline answers."""
 
@@ -104,6 +111,10 @@ class Upstream(Config):
     """The name it is known by there; the same as here unless set."""
     credential: str | None = Field(None, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$")
     """The file below ``upstreams/`` of the secrets with its API key, for an external one; none is sent unless set."""
+    adapters: dict[AdapterName, Adapter] = Field(default_factory=dict)
+    """Its LoRA adapters, by name."""
+    other_adapters: bool = False
+    """Whether it may have more of them, in a folder that only its replicas see."""
     takes_priority: bool = False
     """Whether its engine schedules by priority (vLLM's ``--scheduling-policy priority``)."""
     price: Price | None = None

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.protocol import TASK_PATHS, Task
+from serve_apps.gateway.adapters import Adapters
 from serve_apps.gateway.auth import Caller
 from serve_apps.gateway.config import RoutingTable
 from serve_apps.gateway.metering import Usage
@@ -16,7 +17,7 @@ from serve_apps.gateway.routing import aliases, listed, unknown_model
 
 
 class ModelCard(BaseModel):
-    """A model, route, alias or pipeline a client may name. The first four fields are OpenAI's."""
+    """A model, route, alias, adapter or pipeline a client may name. The first four fields are OpenAI's."""
 
     id: str
     object: Literal["model"] = "model"
@@ -24,6 +25,7 @@ class ModelCard(BaseModel):
     owned_by: Literal["llm-serving"] = "llm-serving"
     task: Task
     paths: list[str] = Field(description="The paths it answers.")
+    parent: str | None = Field(default=None, description="The model that an adapter belongs to.")
 
 
 class ModelList(BaseModel):
@@ -77,18 +79,23 @@ def build_control(
     def _cards(caller: Caller) -> dict[str, ModelCard]:
         tasks, routes = listed(table()), aliases(table())
         tasks |= {alias: tasks[name] for alias, name in routes.items() if name in tasks}
-        return {
-            name: ModelCard(id=name, task=task, paths=sorted(TASK_PATHS[task]))
-            for name, task in sorted(tasks.items())
+        cards = {
+            name: _card(name, task)
+            for name, task in tasks.items()
             if caller.internal or may_name(caller.tenant, routes.get(name, name))
         }
+        adapters = Adapters(table())
+        for name, one in adapters.listed(caller.tenant).items():
+            if caller.internal or may_name(caller.tenant, one.model) or may_name(caller.tenant, one.id):
+                cards[name] = _card(name, adapters.upstream(one).task, one.model)
+        return dict(sorted(cards.items()))
 
-    @app.get("/v1/models", responses=_errors(401, 503))
+    @app.get("/v1/models", response_model_exclude_none=True, responses=_errors(401, 503))
     async def list_models(request: Request) -> ModelList:
         """The models, routes and pipelines that the caller may name."""
         return ModelList(data=list(_cards(_caller(request)).values()))
 
-    @app.get("/v1/models/{model:path}", responses=_errors(401, 404, 503))
+    @app.get("/v1/models/{model:path}", response_model_exclude_none=True, responses=_errors(401, 404, 503))
     async def get_model(request: Request, model: str) -> ModelCard:
         """One of them."""
         card = _cards(_caller(request)).get(model)
@@ -117,6 +124,10 @@ def build_control(
         return Health()
 
     return app
+
+
+def _card(name: str, task: Task, parent: str | None = None) -> ModelCard:
+    return ModelCard(id=name, task=task, paths=sorted(TASK_PATHS[task]), parent=parent)
 
 
 def _caller(request: Request) -> Caller:

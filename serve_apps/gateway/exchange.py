@@ -29,6 +29,8 @@ class Exchange:
     """What the client named, if it is in the table: a route, model or pipeline."""
     version: str = ""
     """The model that answered, or was asked last."""
+    adapter: str = ""
+    """The LoRA adapter of it, if one was named."""
     stream: bool = False
     status: int = 0
     """Of the response that was begun; 0 while there is none."""
@@ -74,7 +76,7 @@ class Exchange:
             "broken": self.broken,
             "first_byte_s": self.first_byte_s and round(self.first_byte_s, 4),
             "duration_s": round(time.perf_counter() - self.started_s, 4),
-        }
+        } | ({"adapter": self.adapter} if self.adapter else {})
 
     @property
     def inter_token_s(self) -> float | None:

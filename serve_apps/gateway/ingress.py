@@ -15,7 +15,7 @@ from serve_apps.common import metrics, secrets
 from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.logging import request_id as logged_request_id
 from serve_apps.common.middleware import ASGIApp, Message, Receive, Scope, Send
-from serve_apps.common.protocol import ABSENT_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
+from serve_apps.common.protocol import ABSENT_HEADER, ADAPTER_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
 from serve_apps.gateway import client, compat, refusals, request, routing, tenants, usage
 from serve_apps.gateway.admission import HELD_BYTES, RETRY_AFTER_S, Held, Memory, Queues, Slots
 from serve_apps.gateway.affinity import Affinity
@@ -273,13 +273,14 @@ class Ingress:
         exchange.stream = wish.stream
         plan = routed.releases.plan(exchange.path, wish, caller.tenant, self._canary.off)
         exchange.model = plan.named
+        exchange.adapter = plan.candidates[0].adapter or ""
         rules = tenants.rules(routed.table, caller.tenant)
         if caller.background:
             rules = rules.in_background()
         # What a pipeline asks for is metered where it asks; its own answers would count the same tokens again.
         piped = plan.candidates[0].upstream.asks_here
         estimate = 0 if piped else self._limits.estimate(plan.named, rules, wish)
-        grant = await self._grant(call, caller, rules, plan.named, wish, estimate)
+        grant = await self._grant(call, caller, rules, plan.named, wish, estimate, plan.candidates[0].adapter)
         try:
             await self._ask(call, wish, plan, rules)
         except ServingError as error:
@@ -295,11 +296,18 @@ class Ingress:
                 self._meter.record(exchange, routed.table)
 
     async def _grant(
-        self, call: _Call, caller: Caller, rules: Tenant, named: str, wish: Wish | None = None, tokens: int = 0
+        self,
+        call: _Call,
+        caller: Caller,
+        rules: Tenant,
+        named: str,
+        wish: Wish | None = None,
+        tokens: int = 0,
+        adapter: str | None = None,
     ) -> Grant:
         """Let the request in by the tenant's rules. What our own applications ask for a tenant costs it tokens only."""
         if not caller.internal or caller.background:
-            tenants.check(rules, named, wish)
+            tenants.check(rules, named, wish, adapter)
         if caller.internal:
             rules = rules.without_requests()
         grant = await self._limits.take(caller.tenant, rules, tokens)
@@ -426,7 +434,7 @@ class Ingress:
         upstream = candidate.upstream
         piped = upstream.asks_here
         body = wish.outbound(
-            model=None if piped else upstream.served_model or candidate.version,
+            model=None if piped else candidate.adapter or upstream.served_model or candidate.version,
             max_tokens=rules.max_tokens,
             priority=rules.priority if upstream.takes_priority else None,
             include_usage=not piped,  # for the meter; the client sees only what it asked for
@@ -435,6 +443,8 @@ class Ingress:
             headers = request.provider_headers(call.headers, key=self._key_for(candidate), path=wish.path)
         else:
             headers = self._own_headers(call, aborts_itself=not piped)
+            if candidate.adapter is not None:
+                headers[ADAPTER_HEADER] = candidate.adapter
         return Outbound(
             "POST",
             candidate.url,
@@ -476,7 +486,7 @@ class Ingress:
         if not targets:
             return None
         prefix = wish.prefix() if len(targets) > 1 else b""
-        return self._affinity.choose(candidate.version, prefix, wish.session, targets)
+        return self._affinity.choose(candidate.version, prefix, wish.session, targets, candidate.adapter)
 
     def _in_force(self) -> _Routed:
         if self._routed is None:

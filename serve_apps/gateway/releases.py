@@ -18,6 +18,7 @@ from typing import Any
 from serve_apps.common.errors import InvalidRequest, ServingError
 from serve_apps.common.protocol import TASK_PATHS, VERSION_HEADER
 from serve_apps.gateway import routing
+from serve_apps.gateway.adapters import Adapters
 from serve_apps.gateway.config import LogicalModel, RoutingTable, Sticky, Upstream
 from serve_apps.gateway.refusals import absent
 from serve_apps.gateway.request import Wish
@@ -41,6 +42,8 @@ class Candidate:
     upstream: Upstream
     url: str
     """Absolute, with the path that was asked."""
+    adapter: str | None = None
+    """The LoRA adapter of it that was named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,7 @@ class Releases:
         self.routes = {name: _release(table, name) for name in table.routes}
         aliases = {alias: self.routes[name] for alias, name in routing.aliases(table).items()}
         self._named = aliases | self.routes
+        self._adapters = Adapters(table)
 
     def plan(self, path: str, wish: Wish, tenant: str, off: Callable[[str], frozenset[str]]) -> Plan:
         """Who is asked for ``wish``; ``off(route)`` are the versions that are out of service.
@@ -112,7 +116,7 @@ class Releases:
         named = wish.model
         release = self._named.get(named) if isinstance(named, str) else None
         if release is None:
-            return self._plain(path, named, wish.pin)
+            return self._plain(path, named, wish.pin, tenant)
         rules = release.rules
         if wish.pin is not None:
             names = [served.name for served in release.versions]
@@ -124,12 +128,16 @@ class Releases:
         candidates = self._answering(path, release, (chosen, *rules.fallback) if chosen else rules.fallback)
         return Plan(release.name, rules, candidates, self._shadow(path, rules, candidates[0]), release.digest)
 
-    def _plain(self, path: str, model: object, pin: str | None) -> Plan:
-        target = routing.model_route(self._table, path, model)
+    def _plain(self, path: str, model: object, pin: str | None, tenant: str) -> Plan:
+        adapted = None
+        if isinstance(model, str) and model not in self._table.models:
+            adapted = self._adapters.find(model, tenant)
+        target = routing.model_route(self._table, path, adapted.model if adapted else model)
         if pin is not None and pin != target.model:
             raise _unknown_version(target.model, pin, [target.model])
         upstream = self._table.models[target.model]
-        return Plan(target.model, None, (Candidate(target.model, upstream, target.url),))
+        candidate = Candidate(target.model, upstream, target.url, adapted.adapter if adapted else None)
+        return Plan(target.model, None, (candidate,))
 
     def _chosen(self, release: Release, path: str, wish: Wish, tenant: str, off: frozenset[str]) -> str | None:
         """The version that answers, of those that answer ``path``; None if there is none."""

@@ -23,8 +23,10 @@ def may_use(rules: Tenant, name: str) -> bool:
     return rules.models is None or name in rules.models
 
 
-def check(rules: Tenant, named: str, wish: Wish | None = None) -> None:
+def check(rules: Tenant, named: str, wish: Wish | None = None, adapter: str | None = None) -> None:
     """Refuse what the rules do not allow; ``named`` is the route's, model's or pipeline's own name.
+
+    An adapter may be used by those who may use its model, and by those whose rules have it alone (``model:adapter``).
 
     The refusal of a model is OpenAI's for a project without access to it: status 403 with the code
     ``model_not_found``, which clients know as "choose another model". It is no 404, because ``GET /v1/models`` of this
@@ -34,10 +36,11 @@ def check(rules: Tenant, named: str, wish: Wish | None = None) -> None:
         PermissionDenied: the model is not among the tenant's.
         InvalidRequest: more tokens are asked for than one request of the tenant may have generated.
     """
-    if not may_use(rules, named):
+    id_ = named if adapter is None else f"{named}:{adapter}"
+    if not may_use(rules, named) and not may_use(rules, id_):
         allowed = ", ".join(sorted(rules.models or ())) or "none"
         raise PermissionDenied(
-            f'You do not have access to the model "{named}". Models you may use: {allowed}.',
+            f'You do not have access to the model "{id_}". Models you may use: {allowed}.',
             param="model",
             code="model_not_found",
         )

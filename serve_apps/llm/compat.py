@@ -3,11 +3,14 @@
 ``tests/serve_apps/llm/test_compat.py`` fails when an upgrade changes any of it.
 """
 
+from pathlib import Path
 from typing import Any
 
 from ray.llm._internal.serve.core.engine.protocol import LLMEngine
 
-__all__ = ["LLMEngine", "outermost_middleware", "set_sampling_defaults"]
+from serve_apps.llm import peft
+
+__all__ = ["LLMEngine", "LoraEngine", "outermost_middleware", "set_sampling_defaults"]
 
 #: The serving objects of vLLM's app state that read ``default_sampling_params`` on every request.
 _GENERATING = ("openai_serving_chat", "openai_serving_completion", "openai_serving_responses")
@@ -28,3 +31,35 @@ def set_sampling_defaults(engine: Any, defaults: dict[str, Any]) -> None:
     for name in _GENERATING:
         if (serving := getattr(state, name, None)) is not None:
             serving.default_sampling_params = serving.model_config.get_diff_sampling_param() | defaults
+
+
+class LoraEngine:
+    """A vLLM engine with LoRA, as ``serve_apps.llm.adapters`` wants one."""
+
+    def __init__(self, engine: Any) -> None:
+        """``engine``: Ray's, started."""
+        self._client = engine._engine_client
+        self._models = engine._oai_models
+
+    def base(self, max_rank: int) -> peft.Base:
+        """What the engine's model takes."""
+        model = self._models.model_config
+        inside = getattr(model.hf_text_config, "intermediate_size", None)  # a list where layers differ
+        return peft.Base(
+            max_rank,
+            model.get_hidden_size(),
+            model.get_total_num_hidden_layers(),
+            inside if isinstance(inside, int) else None,
+        )
+
+    async def load(self, name: str, version: str, folder: Path) -> None:
+        """As vLLM does for its own resolvers: the engine takes it in, then requests find it."""
+        from vllm.lora.request import LoRARequest
+
+        request = LoRARequest(lora_name=version, lora_int_id=self._models.lora_id_counter.inc(1), lora_path=str(folder))
+        await self._client.add_lora(request)
+        self._models.lora_requests[name] = request
+
+    def unload(self, name: str) -> None:
+        """Requests find it no more; the engine lets go of it when it needs the room."""
+        self._models.lora_requests.pop(name, None)

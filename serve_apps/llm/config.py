@@ -1,10 +1,10 @@
 """The arguments of one model's application (an entry of ``models:`` in values, placed by the chart)."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from serve_apps.common.config import Config, Name, UpstreamSpelling
+from serve_apps.common.config import AdapterName, Config, Name, UpstreamSpelling
 
 #: Ray's names for accelerators (ray.serve.llm refuses others), and ``cpu``.
 AcceleratorType = Literal[
@@ -89,6 +89,11 @@ class EngineArgs(BaseModel):
             "runner": "task",
             "convert": "task",
             "api_key": "security (the gateway holds the keys)",
+            "enable_lora": "lora",
+            "max_loras": "lora.maxLoras",
+            "max_cpu_loras": "lora.maxCpuLoras",
+            "max_lora_rank": "lora.maxRank",
+            "lora_modules": "lora.adapters",
         }
         for key, instead in owned.items():
             if key in extra:
@@ -155,11 +160,39 @@ class Sampling(UpstreamSpelling):
     """Tokens of an answer at most; without a default an answer may fill the context."""
 
 
+class LoraSlots(Config):
+    """The room that a model's engine keeps for LoRA adapters."""
+
+    max_loras: int = Field(4, ge=1)
+    """Adapters in one batch at most; each takes GPU memory, used or not."""
+    max_cpu_loras: int | None = Field(None, ge=1)
+    """Adapters kept in the host's memory at most, the least recently used of which go; maxLoras unless set."""
+    max_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 16
+    """The largest rank an adapter may have; memory grows with it, whatever rank adapters have."""
+
+    @model_validator(mode="after")
+    def _holds_a_batch(self) -> "LoraSlots":
+        if self.max_cpu_loras is not None and self.max_cpu_loras < self.max_loras:
+            raise ValueError(f"maxCpuLoras: below maxLoras ({self.max_loras}), got {self.max_cpu_loras}; set more")
+        return self
+
+
+class AdapterSources(Config):
+    """Where a model's LoRA adapters are. Each is fetched and loaded when it is asked for first."""
+
+    directory: str | None = Field(None, pattern=SOURCE_PATTERN)
+    """A folder (pvc://claim/path, s3://, gs:// or hf://org/name) whose folders are adapters, named by the folder."""
+    named: dict[AdapterName, Annotated[str, Field(pattern=SOURCE_PATTERN)]] = Field(default_factory=dict)
+    """Adapters by name, and where each is. They go before those of the directory."""
+
+
 class LLMSettings(Config):
     """A model's ``user_config``: applied in place to running replicas, no restart."""
 
     sampling: Sampling = Sampling()
     """Defaults for requests that do not say."""
+    adapters: AdapterSources = AdapterSources()
+    """Where LoRA adapters are, for a model that has ``lora``."""
 
 
 class LLMArgs(Config):
@@ -177,6 +210,8 @@ class LLMArgs(Config):
     """The placement group the chart derived from the accelerator."""
     engine: EngineArgs = EngineArgs()
     """vLLM's engine arguments."""
+    lora: LoraSlots | None = None
+    """Room for LoRA adapters; unset: the model takes none."""
     surge_percent: int = Field(100, ge=0, le=100)
     """Replicas (in percent) started before old ones stop in a rollout; 0 when there is no room for a second copy."""
 

@@ -33,6 +33,10 @@ def engine_kwargs(args: LLMArgs) -> dict[str, Any]:
         # The docs routes would be refused by the guard anyway; without them they do not exist.
         "disable_fastapi_docs": True,
     }
+    if args.lora is not None:
+        derived |= {"enable_lora": True, "max_loras": args.lora.max_loras, "max_lora_rank": args.lora.max_rank}
+        if args.lora.max_cpu_loras is not None:
+            derived["max_cpu_loras"] = args.lora.max_cpu_loras
     if (revision := resolve(args.source).revision) is not None:
         derived |= {"revision": revision, "tokenizer_revision": revision}
     return derived | args.engine.kwargs()

@@ -96,7 +96,15 @@ def test_every_route_is_where_the_gateway_looks(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["model", "served_model_name", "tensor_parallel_size", "distributed_executor_backend", "runner", "api_key"],
+    [
+        "model",
+        "served_model_name",
+        "tensor_parallel_size",
+        "distributed_executor_backend",
+        "runner",
+        "api_key",
+        "max_loras",
+    ],
 )
 def test_the_chart_refuses_an_engine_argument_in_the_applications_words(key: str) -> None:
     with pytest.raises(ValueError, match=f"extra.{key}: not set here") as application:

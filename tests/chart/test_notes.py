@@ -70,6 +70,13 @@ def test_small_requests_are_read_as_kubernetes_reads_them() -> None:
     assert requests(values)[0] == "  at least 0.8 CPUs, 2 GiB of memory, 0 GPUs"
 
 
+def test_the_notes_name_adapters_as_clients_do() -> None:
+    lora = {"directory": "s3://bucket/all", "adapters": {"sql": {"source": "s3://bucket/sql"}}}
+    text = notes({**QUIET, "models": {**MODELS, "chat": {**CHAT, "lora": lora}}})
+    assert "chat:sql (an adapter of it)" in text
+    assert "chat:<folder> (adapters of it, in s3://bucket/all)" in text
+
+
 def test_the_notes_say_how_to_read_the_initial_key() -> None:
     assert "get secret llm-serving-initial-key -o jsonpath='{.data.key}' | base64 -d" in notes()
     assert "llm-serving-initial-key" not in notes(QUIET)

@@ -311,3 +311,34 @@ def test_pipelines_wait_for_a_model_as_long_as_the_gateway_does() -> None:
 def test_large_numbers_stay_whole() -> None:
     objects = render_chart({"gateway": {"maxUploadBytes": 1_073_741_824}})
     assert application(objects, "gateway")["args"]["maxUploadBytes"] == 1_073_741_824
+
+
+def test_adapters_are_the_models_to_load_and_the_gateways_to_name() -> None:
+    lora = {
+        "directory": "s3://bucket/all",
+        "adapters": {"sql": {"source": "hf://org/sql"}, "off": None},
+        "maxCpuLoras": 8,
+        "maxRank": 32,
+    }
+    objects = render_chart({"models": {"chat": {**CHAT, "lora": lora}}})
+    model = application(objects, "chat")
+    assert model["args"]["lora"] == {"maxLoras": 4, "maxCpuLoras": 8, "maxRank": 32}
+    assert model["deployments"][0]["user_config"]["adapters"] == {
+        "directory": "s3://bucket/all",
+        "named": {"sql": "hf://org/sql"},
+    }
+    (gateway,) = application(objects, "gateway")["deployments"]
+    upstream = gateway["user_config"]["models"]["chat"]
+    assert (upstream["adapters"], upstream["otherAdapters"]) == ({"sql": {}}, True)
+
+
+def test_whom_an_adapter_is_for_is_the_gateways_to_know() -> None:
+    adapters = {"acme": {"source": "s3://bucket/acme", "tenants": ["acme", "acme-test"]}}
+    objects = render_chart({"models": {"chat": {**CHAT, "lora": {"adapters": adapters}}}})
+    (gateway,) = application(objects, "gateway")["deployments"]
+    upstream = gateway["user_config"]["models"]["chat"]
+    assert upstream["adapters"] == {"acme": {"tenants": ["acme", "acme-test"]}}
+    assert "otherAdapters" not in upstream
+    assert application(objects, "chat")["deployments"][0]["user_config"]["adapters"] == {
+        "named": {"acme": "s3://bucket/acme"}
+    }

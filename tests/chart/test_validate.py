@@ -63,6 +63,12 @@ def tenant(**more: Any) -> dict[str, Any]:
     return {"models": MODELS, "gateway": {"tenants": {"team-a": more}}}
 
 
+def lora(adapters: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """A chat model with adapters."""
+    found = {"sql": {"source": "s3://adapters/sql"}} if adapters is None else adapters
+    return chat(lora={"adapters": found, **more})
+
+
 def ingress(host: str, **more: Any) -> dict[str, Any]:
     """An Ingress whose controller may reach the gateway."""
     clients: dict[str, Any] = {"networkPolicy": {"clients": [{"namespaceSelector": {}}]}}
@@ -880,6 +886,102 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {"redis": {"existingSecret": "our-redis"}},
         "redis.existingSecret: opens the Redis at redis.address, and there is none; set redis.address or leave it out",
         {"redis": {"address": "redis:6379", "existingSecret": "our-redis"}},
+    ),
+    "an adapter whose name is a path": (
+        lora({"../sql": {"source": "s3://adapters/sql"}}),
+        'models.chat.lora.adapters: not an adapter\'s name, got "../sql"; use letters, digits, dots, dashes and '
+        "underscores, at most 63",
+        lora({"Sql_v1.2-b": {"source": "s3://adapters/sql"}}),
+    ),
+    "an adapter with the name of a model": (
+        {"models": {**MODELS, **lora({"embedder": {"source": "s3://adapters/sql"}})["models"]}},
+        "models.chat.lora.adapters.embedder: embedder is a model or pipeline; choose another name",
+        {"models": {**MODELS, **lora({"embedder-2": {"source": "s3://adapters/sql"}})["models"]}},
+    ),
+    "an adapter with the name of an alias": (
+        {**lora({"gpt": {"source": "s3://adapters/sql"}}), "gateway": aliases(assistant=["gpt"])["gateway"]},
+        "models.chat.lora.adapters.gpt: gpt is an alias of assistant; choose another name",
+        {**lora(), "gateway": aliases(assistant=["gpt"])["gateway"]},
+    ),
+    "an adapter from nowhere": (
+        lora({"sql": {"source": "adapters/sql"}}),
+        "models.chat.lora.adapters.sql.source: not a source, got adapters/sql; one of: hf://org/name[@revision], "
+        "s3://bucket/path, gs://bucket/path, pvc://claim/path",
+        lora({"sql": {"source": "hf://org/sql@main"}}),
+    ),
+    "an adapter that leaves its claim": (
+        {
+            **lora({"sql": {"source": "pvc://adapters/../sql"}}),
+            **group("l4", modelClaims=["adapters"]),
+        },
+        "models.chat.lora.adapters.sql.source: leaves its claim, got pvc://adapters/../sql; set pvc://claim/path",
+        {**lora({"sql": {"source": "pvc://adapters/sql"}}), **group("l4", modelClaims=["adapters"])},
+    ),
+    "adapters on a claim that no pod mounts": (
+        lora(directory="pvc://adapters/chat"),
+        "models.chat.lora.directory: worker group l4 does not mount the claim adapters; add it to "
+        "workerGroups.l4.modelClaims",
+        {**lora(directory="pvc://adapters/chat"), **group("l4", modelClaims=["adapters"])},
+    ),
+    "room for adapters and none": (
+        chat(lora={"maxLoras": 8}),
+        "models.chat.lora: no adapters; set directory, or adapters",
+        chat(lora={"maxLoras": 8, "directory": "s3://adapters"}),
+    ),
+    "less room in memory than in a batch": (
+        lora(maxCpuLoras=3),
+        "models.chat.lora.maxCpuLoras: below maxLoras (4), got 3; set 4 or more",
+        lora(maxCpuLoras=4),
+    ),
+    "a tenant's adapter beside a folder that is everybody's": (
+        lora({"acme": {"source": "s3://adapters/acme", "tenants": ["acme"]}}, directory="s3://adapters"),
+        "models.chat.lora.adapters.acme.tenants: what is in models.chat.lora.directory is for everybody who may use "
+        "chat; leave directory out, and name its adapters",
+        lora({"acme": {"source": "s3://adapters/acme", "tenants": ["acme"]}}),
+    ),
+    "a tenant's adapter where callers are not told apart": (
+        {**lora({"acme": {"source": "s3://a/acme", "tenants": ["acme"]}}), "security": {"auth": "none"}},
+        "models.chat.lora.adapters.acme.tenants: with security.auth none all callers are one tenant; leave tenants "
+        "out, or set security.auth to apiKeys or jwt",
+        {**lora({"acme": {"source": "s3://a/acme"}}), "security": {"auth": "none"}},
+    ),
+    "vLLM's switch for loading any path": (
+        chat(env={"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}),
+        "models.chat.env: VLLM_ALLOW_RUNTIME_LORA_UPDATING has vLLM load whatever path it is told; take it out, and "
+        "use models.chat.lora",
+        chat(env={"VLLM_LOGGING_LEVEL": "DEBUG"}),
+    ),
+    "adapters by vLLM's own argument": (
+        chat(engine={"extra": {"enable_lora": True}}),
+        "models.chat.engine.extra.enable_lora: not set here; set lora",
+        lora(),
+    ),
+    "a tenant's model that is an adapter nobody has": (
+        {**lora(), "gateway": {"tenants": {"acme": {"models": ["chat:sqll"]}}}},
+        "gateway.tenants.acme.models: no such route, model or pipeline, got chat:sqll; one of: chat",
+        {**lora(), "gateway": {"tenants": {"acme": {"models": ["chat:sql"]}}}},
+    ),
+    "a tenant's model that is an adapter of a model without a folder of them": (
+        {**chat(), "gateway": {"tenants": {"acme": {"models": ["chat:any"]}}}},
+        "gateway.tenants.acme.models: no such route, model or pipeline, got chat:any; one of: chat",
+        {**lora(directory="s3://adapters"), "gateway": {"tenants": {"acme": {"models": ["chat:any"]}}}},
+    ),
+    "weights larger than the GPUs": (
+        l40s(2, source="hf://meta-llama/Llama-3.3-70B-Instruct@main"),
+        "models.chat.accelerator: 141.1 GB of weights (70.6 billion parameters at 2 bytes) do not fit into 2 x L40S, "
+        "with 41.7 GB for them on each; set count to 4 or more, a larger type, or engine.quantization",
+        l40s(2, source="hf://meta-llama/Llama-3.3-70B-Instruct@main", engine={"quantization": "fp8"}),
+    ),
+    "a context longer than what the weights leave": (
+        l40s(4, source="hf://meta-llama/Llama-3.3-70B-Instruct@main", engine={"max_model_len": 131072}),
+        "models.chat.engine.max_model_len: one request of 131072 tokens does not fit: 141.1 GB of weights and room for "
+        "78405 tokens of KV cache (25.7 GB) in 4 x L40S; set 78405 or less, kv_cache_dtype to fp8, or more "
+        "accelerators",
+        l40s(
+            4,
+            source="hf://meta-llama/Llama-3.3-70B-Instruct@main",
+            engine={"max_model_len": 131072, "kv_cache_dtype": "fp8"},
+        ),
     ),
     "a fullname too long for the pod of Redis": (
         {"fullnameOverride": "a" * 47, "redis": {"enabled": True}},

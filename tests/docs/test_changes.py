@@ -21,6 +21,7 @@ VALUES = [REPOSITORY / "values" / name for name in ("rag.yaml", "environments/ek
 SETTINGS = [
     *("redis.enabled=true", "workerGroups.cpu-models.enabled=true"),
     *("batch.enabled=true", "batch.storage=s3://bucket/batches"),
+    "models.chat.lora.adapters.sql.source=s3://adapters/sql",
     *("models.plain.runtime=standalone", "models.plain.source=s3://models/plain"),
     *("models.plain.accelerator.type=L4", "models.plain.replicas.max=2"),
 ]

@@ -45,6 +45,7 @@ PROVEN_BY = {
     r"curl .*(helper|/v1/agents/).*": "tests/docs/test_agents.py::test_a_command_gets_an_answer",
     r"curl .*/v1/(files|batches).*": "tests/docs/test_batch.py::test_a_command_gets_an_answer",
     r"python -m serve_apps\.batch run .*": "tests/docs/test_batch.py::test_the_command_line_answers_a_file",
+    r"curl .*(tuned|support).*": "tests/docs/test_lora.py::test_a_command_gets_an_answer",
     r"curl .*": "tests/docs/test_gateway.py::test_a_command_gets_an_answer",
     r"kubectl .*patch secret .*": "tests/tools/test_key.py::test_the_printed_key_is_recognised_by_the_printed_entry",
     r"kubectl drain .*": (

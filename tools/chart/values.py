@@ -12,9 +12,9 @@ from pydantic import ConfigDict, Field
 
 from serve_apps.agent.config import Agent
 from serve_apps.batch.config import BatchSettings
-from serve_apps.common.config import Config, Name
-from serve_apps.gateway.config import GatewayArgs, Jwt, LogicalModel, Price, Queue, Tenant
-from serve_apps.llm.config import Autoscaling, EngineArgs, Sampling
+from serve_apps.common.config import AdapterName, Config, Name
+from serve_apps.gateway.config import Adapter, GatewayArgs, Jwt, LogicalModel, Price, Queue, Tenant
+from serve_apps.llm.config import Autoscaling, EngineArgs, LoraSlots, Sampling
 from serve_apps.rag.config import Pipeline
 
 #: A block that is passed on as it is; its owner's schema checks it.
@@ -57,6 +57,35 @@ class ModelQueue(Queue):
     model_config = ConfigDict(json_schema_extra=_partial)
 
 
+class Size(Config):
+    """What a model's config.json says about how much memory it takes."""
+
+    parameters: float = Field(gt=0)
+    """Its parameters, in billions; all of them for a mixture of experts."""
+    layers: int = Field(ge=1)
+    """num_hidden_layers."""
+    kv_heads: int = Field(ge=1)
+    """num_key_value_heads."""
+    head_dim: int = Field(ge=1)
+    """head_dim, or hidden_size / num_attention_heads."""
+
+
+class LoraAdapter(Adapter):
+    """One LoRA adapter."""
+
+    source: str = Field(min_length=1)
+    """Where it is: pvc://claim/path, s3://, gs:// or hf://org/name[@revision]."""
+
+
+class Lora(LoraSlots):
+    """LoRA adapters of a model, and the room for them."""
+
+    directory: str | None = Field(None, min_length=1)
+    """A folder (pvc://claim/path, s3://, gs:// or hf://org/name) whose folders are adapters, named by the folder."""
+    adapters: dict[AdapterName, LoraAdapter | None] | None = None
+    """Adapters by name, listed in /v1/models; each is fetched and loaded when it is asked for first."""
+
+
 class Model(Config):
     """One model."""
 
@@ -86,6 +115,8 @@ class Model(Config):
     source: str | None = Field(None, min_length=1)
     """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path. Required unless it has a
     `url`."""
+    size: Size | None = None
+    """How large it is, so that it is known at install whether it fits; some models' sizes are known."""
     accelerator: Accelerator | None = None
     """What one replica runs on; more than one GPU is tensor parallel. Required unless it has a `url`."""
     worker_group: str | None = None
@@ -106,6 +137,8 @@ class Model(Config):
     """Defaults for requests that do not say."""
     engine: EngineArgs | None = None
     """vLLM's engine arguments."""
+    lora: Lora | None = None
+    """LoRA adapters; none unless set."""
     env: dict[str, str] | None = None
     """Environment variables of its replicas. No secrets."""
 

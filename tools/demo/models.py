@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tools.cache import cache
+from tools.demo.adapters import write_adapter
 
 #: The claim that ``pvc://demo-models/…`` names in values/environments/local.yaml.
 CLAIM = "demo-models"
@@ -27,6 +28,7 @@ def models_root() -> Path:
     _once(root / CLAIM / "all-minilm-l6-v2", _copy_minilm)
     _once(root / CLAIM / "smollm2-135m-instruct", _convert_smollm2)
     _once(root / CLAIM / "smollm2-135m-instruct-tp2", _pad_heads)
+    _once(root / CLAIM / "smollm2-135m-instruct-adapters", _make_adapters)
     _let_everyone_read(root / CLAIM)
     return root
 
@@ -48,7 +50,7 @@ def _once(folder: Path, make: Callable[[Path], None]) -> None:
 
 def _let_everyone_read(folder: Path) -> None:
     """Open the weights, which are saved for their owner alone, to pods, which run as another user."""
-    for file in folder.glob("*/*.safetensors"):
+    for file in folder.rglob("*.safetensors"):
         file.chmod(0o644)
 
 
@@ -99,6 +101,12 @@ def _pad_heads(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config |= {"num_attention_heads": 12, "num_key_value_heads": 4, "head_dim": head}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
+
+
+def _make_adapters(folder: Path) -> None:
+    """What values/multi-lora.yaml names."""
+    for seed, name in enumerate(("support", "sql"), 1):
+        write_adapter(folder / name, seed=seed)
 
 
 if __name__ == "__main__":

@@ -87,9 +87,15 @@ def read(objects: Sequence[dict[str, Any]]) -> Release:
             one["source"],
             Accelerator.model_validate(one["accelerator"]),
             {**one["engine"], **one["engine"].get("extra", {})},
-            plan["accelerators"][one["accelerator"]["type"]]["holdsGb"] * one["accelerator"]["count"],
+            _holds_gb(plan["accelerators"], Accelerator.model_validate(one["accelerator"])),
             one["autoscalingConfig"]["min_replicas"] == 0,
         )
         for name, one in sorted({**plan["onRay"], **plan["standalone"]}.items())
     ]
     return Release(pods, models, plan["firstByteTimeoutS"])
+
+
+def _holds_gb(accelerators: dict[str, Any], accelerator: Accelerator) -> float:
+    """A GPU's own memory; a core's share of its node's."""
+    share = accelerators[accelerator.type]
+    return float(share.get("gpuGb", share["memoryGi"])) * accelerator.count

@@ -1,20 +1,20 @@
 {{- /* Renders the accelerators there are, as YAML: what one of them may ask of its node, with room left for the system,
-and how much it holds. `cpu` and Ray's names for GPUs; serve_apps.llm.config.AcceleratorType lists the same.
-Scope: none. */ -}}
+and its own memory in 10^9 bytes.
+`cpu` and Ray's names for GPUs; serve_apps.llm.config.AcceleratorType lists the same. Scope: none. */ -}}
 {{- define "llm-serving.accelerators" -}}
-cpu: {cpu: 1, memoryGi: 4, holdsGb: 4}
-T4: {cpu: 3, memoryGi: 12, holdsGb: 16}            # g4dn
-L4: {cpu: 3, memoryGi: 12, holdsGb: 24}            # g6
-L40S: {cpu: 3, memoryGi: 24, holdsGb: 48}          # g6e
-A10G: {cpu: 3, memoryGi: 12, holdsGb: 24}          # g5
-A100-40G: {cpu: 11, memoryGi: 120, holdsGb: 40}    # p4d
-A100-80G: {cpu: 11, memoryGi: 120, holdsGb: 80}    # p4de
-H100: {cpu: 22, memoryGi: 220, holdsGb: 80}        # p5
-H200: {cpu: 22, memoryGi: 220, holdsGb: 141}       # p5e, p5en
-B200: {cpu: 22, memoryGi: 220, holdsGb: 180}       # p6-b200
-B300: {cpu: 22, memoryGi: 400, holdsGb: 268}       # p6-b300
-GB200: {cpu: 30, memoryGi: 200, holdsGb: 186}      # p6e-gb200
-GB300: {cpu: 30, memoryGi: 200, holdsGb: 279}      # p6e-gb300
+cpu: {cpu: 1, memoryGi: 4}
+T4: {cpu: 3, memoryGi: 12, gpuGb: 16}             # g4dn
+L4: {cpu: 3, memoryGi: 12, gpuGb: 24}             # g6
+L40S: {cpu: 3, memoryGi: 24, gpuGb: 48}           # g6e
+A10G: {cpu: 3, memoryGi: 12, gpuGb: 24}           # g5
+A100-40G: {cpu: 11, memoryGi: 120, gpuGb: 40}     # p4d
+A100-80G: {cpu: 11, memoryGi: 120, gpuGb: 80}     # p4de
+H100: {cpu: 22, memoryGi: 220, gpuGb: 80}         # p5
+H200: {cpu: 22, memoryGi: 220, gpuGb: 141}        # p5e, p5en
+B200: {cpu: 22, memoryGi: 220, gpuGb: 180}        # p6-b200
+B300: {cpu: 22, memoryGi: 400, gpuGb: 270}        # p6-b300
+GB200: {cpu: 30, memoryGi: 200, gpuGb: 186}       # p6e-gb200
+GB300: {cpu: 30, memoryGi: 200, gpuGb: 279}       # p6e-gb300
 {{- end -}}
 
 {{- /* Renders the enabled entries of a collection, overrides applied and nulls dropped, as YAML.
@@ -108,10 +108,16 @@ none fits) and `labelSelector` leads to its nodes. Scope: dict "root" $ "home" (
       "surgePercent" 100
       "sampling" dict
       "engine" dict
+      "lora" dict
       "env" dict
     ) $entry }}
 {{- range $block := list "sampling" "engine" }}
 {{- $_ := set $model $block (include "llm-serving.withoutNulls" (get $model $block) | fromYaml) }}
+{{- end }}
+{{- with include "llm-serving.withoutNulls" ($model.lora | default dict) | fromYaml }}
+{{- $lora := mergeOverwrite (dict "maxLoras" 4 "maxRank" 16) . }}
+{{- $_ := set $lora "adapters" (include "llm-serving.entries" (dict "entries" .adapters) | fromYaml) }}
+{{- $_ := set $model "lora" $lora }}
 {{- end }}
 {{- $accelerator := mergeOverwrite (dict "type" "" "count" 1) (include "llm-serving.withoutNulls" ($model.accelerator | default dict) | fromYaml) }}
 {{- $_ := set $model "accelerator" $accelerator }}

@@ -53,6 +53,12 @@ autoscaling must see to get there. */}}
 {{- end }}
 {{- if eq "priority" (dig "extra" "scheduling_policy" "" $model.engine) }}{{ $_ := set $upstream "takesPriority" true }}{{ end }}
 {{- with $model.price }}{{ $_ := set $upstream "price" . }}{{ end }}
+{{- with dig "adapters" dict $model.lora }}
+{{- $adapters := dict }}
+{{- range $adapter, $entry := . }}{{ $_ := set $adapters $adapter (omit $entry "source") }}{{ end }}
+{{- $_ := set $upstream "adapters" $adapters }}
+{{- end }}
+{{- if dig "directory" "" $model.lora }}{{ $_ := set $upstream "otherAdapters" true }}{{ end }}
 {{- $_ := set $upstreams $name $upstream }}
 {{- end }}
 {{- range $name, $model := include "llm-serving.elsewhere" . | fromYaml }}

@@ -89,14 +89,29 @@ Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
     {{- with $model.engine }}
     engine: {{- toYaml . | nindent 6 }}
     {{- end }}
+    {{- with $model.lora }}
+    lora: {{- pick . "maxLoras" "maxCpuLoras" "maxRank" | toYaml | nindent 6 }}
+    {{- end }}
     surgePercent: {{ int $model.surgePercent }}
   deployments:
   - name: VLLMServer:{{ .name }}
     {{- include "llm-serving.limits" $model | nindent 4 }}
-    user_config: {{- dict "sampling" $model.sampling | toYaml | nindent 6 }}
+    user_config: {{- include "llm-serving.modelSettings" $model | nindent 6 }}
     ray_actor_options:
       num_cpus: 0
       label_selector: {{- toYaml $model.labelSelector | nindent 8 }}
+{{- end -}}
+
+{{- /* Renders what changes in a model's running replicas, as YAML. Scope: the model (of llm-serving.models). */ -}}
+{{- define "llm-serving.modelSettings" -}}
+{{- $settings := dict "sampling" .sampling }}
+{{- with .lora }}
+{{- $named := dict }}
+{{- range $name, $adapter := .adapters }}{{ $_ := set $named $name $adapter.source }}{{ end }}
+{{- $_ := set $settings "adapters" (dict "named" $named) }}
+{{- with .directory }}{{ $_ := set $settings.adapters "directory" . }}{{ end }}
+{{- end }}
+{{- toYaml $settings }}
 {{- end -}}
 
 {{- /* Renders the application that runs the RAG pipelines; the pipelines change in place.

@@ -20,8 +20,8 @@ llm-serving/model: {{ .name }}
 that there can be to load, from a slow network at 100 MB/s, and five minutes are for compiling and CUDA graphs.
 Scope: the model. */ -}}
 {{- define "llm-serving.startupSeconds" -}}
-{{- $holdsGb := dig .accelerator.type "holdsGb" 0 (include "llm-serving.accelerators" . | fromYaml) }}
-{{- add 300 (mul 10 $holdsGb .accelerator.count) }}
+{{- $gpuGb := dig .accelerator.type "gpuGb" 0 (include "llm-serving.accelerators" . | fromYaml) }}
+{{- add 300 (mul 10 $gpuGb .accelerator.count) }}
 {{- end -}}
 
 {{- /* Renders the spec of a standalone model's Deployment. Scope: dict "root" $ "name" "model" (of

@@ -19,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-  {{- range $subject := list "name" "names" "upgrade" "models" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -82,12 +82,8 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- end }}
 {{- if not $model.source }}
 {{ $path }}.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path or pvc://claim/path
-{{- else if hasPrefix "oci://" $model.source }}
-{{ $path }}.source: oci:// is not supported yet, got {{ $model.source }}; use hf://, s3://, gs:// or pvc://
-{{- else if not (regexMatch "^(hf://[^/@]+/[^/@]+(@[^/@]+)?|s3://.+|gs://.+|pvc://[^/]+(/.+)?)$" $model.source) }}
-{{ $path }}.source: not a source, got {{ $model.source }}; one of: hf://org/name[@revision], s3://bucket/path, gs://bucket/path, pvc://claim/path
-{{- else if and (hasPrefix "pvc://" $model.source) (has ".." (splitList "/" $model.source)) }}
-{{ $path }}.source: leaves its claim, got {{ $model.source }}; set pvc://claim/path
+{{- else }}
+{{- include "llm-serving.validate.source" (dict "path" (printf "%s.source" $path) "source" $model.source) }}
 {{- end }}
 {{- if not $type }}
 {{ $path }}.accelerator: missing; set {type: …, count: 1} with a type of: {{ keys $known | sortAlpha | join ", " }}
@@ -115,9 +111,9 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- if lt (int $model.autoscalingConfig.min_replicas) 1 }}
 {{ $path }}.replicas.min: a standalone model cannot start for a request, got 0; set 1 or more, or runtime to ray
 {{- end }}
-{{- range $key := list "autoscaling" "maxQueuedRequests" }}
+{{- range $key, $instead := dict "autoscaling" "set standalone.autoscaler and maxOngoingRequests, or leave it out" "maxQueuedRequests" "set queue, or leave it out" "lora" "set runtime to ray, or leave it out" }}
 {{- if get (get $entries $name) $key }}
-{{ $path }}.{{ $key }}: belongs to models that Ray runs; {{ eq $key "autoscaling" | ternary "set standalone.autoscaler and maxOngoingRequests, or leave it out" "set queue, or leave it out" }}
+{{ $path }}.{{ $key }}: belongs to models that Ray runs; {{ $instead }}
 {{- end }}
 {{- end }}
 {{- if hasKey $model.sampling "max_tokens" }}
@@ -133,6 +129,84 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- end }}
 {{- if and (eq $values.standalone.autoscaler "keda") (include "llm-serving.scaledStandalone" .root | fromYaml) (not $values.standalone.prometheus) }}
 standalone.prometheus: missing, and KEDA asks it how much there is to do; set its address, for example http://prometheus-operated.monitoring:9090
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Where weights or adapters are. Scope: dict "path" "source". */ -}}
+{{- define "llm-serving.validate.source" -}}
+{{- if hasPrefix "oci://" .source }}
+{{ .path }}: oci:// is not supported yet, got {{ .source }}; use hf://, s3://, gs:// or pvc://
+{{- else if not (regexMatch "^(hf://[^/@]+/[^/@]+(@[^/@]+)?|s3://.+|gs://.+|pvc://[^/]+(/.+)?)$" .source) }}
+{{ .path }}: not a source, got {{ .source }}; one of: hf://org/name[@revision], s3://bucket/path, gs://bucket/path, pvc://claim/path
+{{- else if and (hasPrefix "pvc://" .source) (has ".." (splitList "/" .source)) }}
+{{ .path }}: leaves its claim, got {{ .source }}; set pvc://claim/path
+{{- end }}
+{{- end -}}
+
+{{- /* Adapters: where they are, and that a name leads to one thing. */ -}}
+{{- define "llm-serving.validate.lora" -}}
+{{- $taken := dict }}
+{{- range $name := keys .upstreams }}{{ $_ := set $taken $name "a model or pipeline" }}{{ end }}
+{{- range $name, $route := .routes }}
+{{- $_ := set $taken $name "a route" }}
+{{- range $route.aliases }}{{ $_ := set $taken . (printf "an alias of %s" $name) }}{{ end }}
+{{- end }}
+{{- range $name, $model := .models }}
+{{- $path := printf "models.%s" $name }}
+{{- if hasKey $model.env "VLLM_ALLOW_RUNTIME_LORA_UPDATING" }}
+{{ $path }}.env: VLLM_ALLOW_RUNTIME_LORA_UPDATING has vLLM load whatever path it is told; take it out, and use {{ $path }}.lora
+{{- end }}
+{{- with $model.lora }}
+{{- $path := printf "models.%s.lora" $name }}
+{{- if not (or .directory .adapters) }}
+{{ $path }}: no adapters; set directory, or adapters
+{{- end }}
+{{- if and .maxCpuLoras (lt (int .maxCpuLoras) (int .maxLoras)) }}
+{{ $path }}.maxCpuLoras: below maxLoras ({{ int .maxLoras }}), got {{ int .maxCpuLoras }}; set {{ int .maxLoras }} or more
+{{- end }}
+{{- $sources := dict }}
+{{- with .directory }}{{ $_ := set $sources (printf "%s.directory" $path) . }}{{ end }}
+{{- $directory := .directory }}
+{{- range $adapter, $entry := .adapters }}
+{{- $at := printf "%s.adapters.%s" $path $adapter }}
+{{- if or (gt (len $adapter) 63) (not (regexMatch "^[A-Za-z0-9_][A-Za-z0-9._-]*$" $adapter)) }}
+{{ $path }}.adapters: not an adapter's name, got {{ $adapter | quote }}; use letters, digits, dots, dashes and underscores, at most 63
+{{- else if hasKey $taken $adapter }}
+{{ $at }}: {{ $adapter }} is {{ get $taken $adapter }}; choose another name
+{{- end }}
+{{- $_ := set $sources (printf "%s.source" $at) $entry.source }}
+{{- if $entry.tenants }}
+{{- if $directory }}
+{{ $at }}.tenants: what is in {{ $path }}.directory is for everybody who may use {{ $name }}; leave directory out, and name its adapters
+{{- else if eq $.root.Values.security.auth "none" }}
+{{ $at }}.tenants: with security.auth none all callers are one tenant; leave tenants out, or set security.auth to apiKeys or jwt
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $claims := dig $model.group "modelClaims" list $.groups }}
+{{- range $at, $source := $sources }}
+{{- include "llm-serving.validate.source" (dict "path" $at "source" $source) }}
+{{- $claim := trimPrefix "pvc://" $source | splitList "/" | first }}
+{{- if and (hasPrefix "pvc://" $source) (hasKey $.groups $model.group) (not (has $claim $claims)) }}
+{{ $at }}: worker group {{ $model.group }} does not mount the claim {{ $claim }}; add it to workerGroups.{{ $model.group }}.modelClaims
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* What vLLM would find out when it starts, on nodes that are paid for: weights, and one request of the whole context. */ -}}
+{{- define "llm-serving.validate.fit" -}}
+{{- range $name, $model := merge (dict) .models (.standalone | default dict) }}
+{{- $path := printf "models.%s" $name }}
+{{- with include "llm-serving.fit" $model | fromYaml }}
+{{- $context := int64 ($model.engine.max_model_len | default 0) }}
+{{- if le .roomGb 0.0 }}
+{{ $path }}.accelerator: {{ printf "%.1f GB of weights (%.1f billion parameters at %.2g bytes) do not fit into %s, with %.1f GB for them on each" .weightsGb .parameters .bytes .on .eachGb }}; set count to {{ .least }} or more, a larger type, or engine.quantization
+{{- else if gt $context (int64 .tokens) }}
+{{ $path }}.engine.max_model_len: one request of {{ $context }} tokens does not fit: {{ include "llm-serving.fitInWords" (dict "fit" . "engine" dict) }}; set {{ int64 .tokens }} or less, kv_cache_dtype to fp8, or more accelerators
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -204,7 +278,12 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
       "distributed_executor_backend" "accelerator.type"
       "runner" "task"
       "convert" "task"
-      "api_key" "security (the gateway holds the keys)" }}
+      "api_key" "security (the gateway holds the keys)"
+      "enable_lora" "lora"
+      "max_loras" "lora.maxLoras"
+      "max_cpu_loras" "lora.maxCpuLoras"
+      "max_lora_rank" "lora.maxRank"
+      "lora_modules" "lora.adapters" }}
 {{- $path := .path }}
 {{- $engine := .engine }}
 {{- range $key, $_ := .engine.extra }}
@@ -321,13 +400,20 @@ gateway.port: Ray itself listens on {{ int $gateway.port }}; set another port, f
 {{- define "llm-serving.validate.tenants" -}}
 {{- $gateway := .root.Values.gateway }}
 {{- $names := keys .upstreams .routes | uniq | sortAlpha }}
+{{- $adapters := list }}
+{{- $directories := list }}
+{{- range $name, $upstream := .upstreams }}
+{{- range $adapter := keys ($upstream.adapters | default dict) }}{{ $adapters = append $adapters (printf "%s:%s" $name $adapter) }}{{ end }}
+{{- if $upstream.otherAdapters }}{{ $directories = append $directories $name }}{{ end }}
+{{- end }}
 {{- $tenants := dict "gateway.otherTenants" (include "llm-serving.withoutNulls" ($gateway.otherTenants | default dict) | fromYaml) }}
 {{- range $name, $tenant := include "llm-serving.entries" (dict "entries" $gateway.tenants) | fromYaml }}
 {{- $_ := set $tenants (printf "gateway.tenants.%s" $name) $tenant }}
 {{- end }}
 {{- range $path, $tenant := $tenants }}
 {{- range $model := $tenant.models }}
-{{- if not (has $model $names) }}
+{{- $base := splitList ":" $model | first }}
+{{- if not (or (has $model $names) (has $model $adapters) (and (ne $base $model) (has $base $directories))) }}
 {{ $path }}.models: no such route, model or pipeline, got {{ $model }}; one of: {{ $names | join ", " | default "none" }}
 {{- end }}
 {{- end }}

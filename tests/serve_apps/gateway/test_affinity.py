@@ -288,3 +288,47 @@ def test_beginnings_grow_with_their_length_and_are_few() -> None:
     assert ends(64) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64]
     assert len(beginnings(text(1, 220_000))) == 34
     assert len(beginnings(bytes(8 * 1024 * 1024))) < 50
+
+
+def adapter_traffic(knows_adapters: bool, requests: int = 2000, at_a_time: int = 16) -> tuple[float, float]:
+    """Eight adapters with prompts of their own on four replicas: replicas for each adapter lately, and imbalance."""
+    affinity, targets = Affinity(10_000), replicas(4)
+    chance = random.Random(3)
+    running: deque[Target] = deque()
+    chosen: list[tuple[str, Target]] = []
+    for number in range(requests):
+        if len(running) == at_a_time:
+            affinity.done("chat", running.popleft())
+        adapter = f"adapter-{chance.randrange(8)}"
+        target = affinity.choose("chat", text(number, 512), None, targets, adapter if knows_adapters else None)
+        running.append(target)
+        chosen.append((adapter, target))
+    lately = chosen[requests // 2 :]
+    spread = Counter(lately)
+    # Where an adapter was asked now and then, it was the load's doing.
+    homes = sum(count > len(lately) / 100 for count in spread.values())
+    return homes / 8, imbalance([target for _, target in lately], targets)
+
+
+def test_an_adapters_requests_go_where_it_is_loaded_while_load_is_even() -> None:
+    homes, uneven = adapter_traffic(knows_adapters=True)
+    scattered, _ = adapter_traffic(knows_adapters=False)
+    assert scattered == 4
+    assert homes <= 2
+    assert uneven < 1.2
+
+
+def test_an_adapter_that_all_ask_for_is_served_by_all_replicas() -> None:
+    affinity, targets = Affinity(1000), replicas(4)
+    chosen = [affinity.choose("chat", text(number), None, targets, "sql") for number in range(100)]
+    assert imbalance(chosen, targets) < 1.4
+
+
+def test_what_one_adapter_has_cached_is_nothing_to_another() -> None:
+    affinity, targets = Affinity(1000), replicas(8)
+    homes = set()
+    for adapter in [None, *(f"adapter-{number}" for number in range(20))]:
+        target = affinity.choose("chat", text(1), None, targets, adapter)
+        affinity.done("chat", target)
+        homes.add(target)
+    assert len(homes) > 4

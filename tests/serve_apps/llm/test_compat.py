@@ -1,17 +1,27 @@
 """Holds Ray and vLLM to the private names we use; an upgrade that changes one fails here first."""
 
+import asyncio
 import inspect
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.serve.engine.serving import BaseServing
+from vllm.entrypoints.serve.lora.api_router import attach_router
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
+from vllm.lora.request import LoRARequest
+from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys
 
 from serve_apps.llm import compat
+from serve_apps.llm.peft import Base
 
 
 class _Stamp:
@@ -61,3 +71,60 @@ def test_ray_keeps_vllms_state_where_we_look_for_it() -> None:
 
 def test_ray_builds_the_http_app_in_the_method_we_extend() -> None:
     assert inspect.iscoroutinefunction(getattr(LLMServer, "__serve_build_asgi_app__"))  # noqa: B009  # name mangling
+
+
+def lora_engine() -> tuple[compat.LoraEngine, Any, list[LoRARequest]]:
+    """An engine with vLLM's registry of adapters; what the engine itself was given."""
+    given: list[LoRARequest] = []
+
+    async def add_lora(request: LoRARequest) -> bool:
+        given.append(request)
+        return True
+
+    model = SimpleNamespace(
+        get_hidden_size=lambda: 16,
+        get_total_num_hidden_layers=lambda: 2,
+        hf_text_config=SimpleNamespace(intermediate_size=32),
+    )
+    client = SimpleNamespace(model_config=model, renderer=None, input_processor=None, add_lora=add_lora)
+    models = OpenAIServingModels(client, [])
+    return compat.LoraEngine(SimpleNamespace(_engine_client=client, _oai_models=models)), models, given
+
+
+def test_vllm_finds_an_adapter_that_we_load_under_the_name_requests_have() -> None:
+    engine, models, given = lora_engine()
+    asyncio.run(engine.load("sql", "sql@2", Path("/adapters/1")))
+    asyncio.run(engine.load("other", "other", Path("/adapters/2")))
+    request = models.lora_requests["sql"]
+    assert (request.lora_name, request.lora_path) == ("sql@2", "/adapters/1")
+    assert [one.lora_int_id for one in given] == [1, 2]
+    serving = SimpleNamespace(models=models)
+    assert BaseServing._maybe_get_adapters(serving, SimpleNamespace(model="sql")) is request
+    engine.unload("sql")
+    engine.unload("sql")
+    assert list(models.lora_requests) == ["other"]
+
+
+def test_what_a_model_takes_is_read_off_vllms_configuration() -> None:
+    assert lora_engine()[0].base(8) == Base(max_rank=8, hidden_size=16, layers=2, intermediate_size=32)
+    for method in ("get_hidden_size", "get_total_num_hidden_layers"):
+        assert hasattr(ModelConfig, method)
+
+
+def test_vllm_keeps_what_it_computed_by_the_name_that_changes_with_the_weights() -> None:
+    assert "request.lora_request.lora_name" in inspect.getsource(_gen_lora_extra_hash_keys)
+
+
+def test_ray_keeps_vllms_engine_and_models_where_we_look_for_them() -> None:
+    source = inspect.getsource(VLLMEngine)
+    assert "self._engine_client = " in source
+    assert "self._oai_models = " in source
+
+
+def test_without_its_switch_vllm_loads_no_path_by_itself_and_has_no_route_that_does() -> None:
+    assert "envs.VLLM_ALLOW_RUNTIME_LORA_UPDATING\n            and request.model" in inspect.getsource(
+        BaseServing._check_model
+    )
+    app = FastAPI()
+    attach_router(app)
+    assert not any("lora" in getattr(route, "path", "") for route in app.routes)

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serve_apps.llm.config import EngineArgs, LLMArgs
+from serve_apps.llm.config import EngineArgs, LLMArgs, LLMSettings
 
 
 def llm_args(**changes: Any) -> dict[str, Any]:
@@ -61,3 +61,20 @@ def test_any_other_argument_passes_through() -> None:
 def test_an_argument_in_both_places_is_refused() -> None:
     with pytest.raises(ValueError, match=r"engine\.extra\.max_model_len: also set as engine\.max_model_len"):
         EngineArgs.model_validate({"max_model_len": 4096, "extra": {"max_model_len": 2048}}).kwargs()
+
+
+def test_the_hosts_memory_holds_at_least_a_batch_of_adapters() -> None:
+    with pytest.raises(ValidationError, match=r"maxCpuLoras: below maxLoras \(4\), got 2; set more"):
+        LLMArgs.model_validate(llm_args(lora={"maxCpuLoras": 2}))
+    assert LLMArgs.model_validate(llm_args(lora={"maxCpuLoras": 4})).lora is not None
+
+
+@pytest.mark.parametrize("name", ["../sql", "/sql", ".sql", "a/b", "", "a" * 64, "sql:x"])
+def test_a_path_is_no_name_of_an_adapter(name: str) -> None:
+    with pytest.raises(ValidationError, match="named"):
+        LLMSettings.model_validate({"adapters": {"named": {name: "pvc://claim/sql"}}})
+
+
+def test_adapters_are_told_by_name_and_by_directory() -> None:
+    adapters = {"directory": "s3://bucket/adapters", "named": {"sql": "pvc://claim/sql"}}
+    assert LLMSettings.model_validate({"adapters": adapters}).adapters.named == {"sql": "pvc://claim/sql"}

@@ -1,8 +1,9 @@
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from vllm.config.lora import MaxLoRARanks
 
-from serve_apps.llm.config import LLMArgs
+from serve_apps.llm.config import LLMArgs, LoraSlots
 from serve_apps.llm.engine import deployment_config, engine_kwargs, llm_config
 from tests.serve_apps.llm.test_config import llm_args
 
@@ -61,3 +62,17 @@ def test_without_a_label_any_node_will_do() -> None:
 @pytest.mark.parametrize(("accelerator", "kind"), [("cpu", "cpu"), ("L4", "gpu")])
 def test_the_engine_is_told_cpu_or_gpu(accelerator: str, kind: str) -> None:
     assert llm_config(parsed(accelerator={"type": accelerator}))["accelerator_config"] == {"kind": kind}
+
+
+def test_a_model_with_adapters_has_room_for_them() -> None:
+    kwargs = engine_kwargs(parsed(lora={"maxLoras": 2, "maxCpuLoras": 8, "maxRank": 32}))
+    lora = {key: value for key, value in kwargs.items() if "lora" in key}
+    assert lora == {"enable_lora": True, "max_loras": 2, "max_cpu_loras": 8, "max_lora_rank": 32}
+
+
+def test_one_without_has_none() -> None:
+    assert not any("lora" in key for key in engine_kwargs(parsed()))
+
+
+def test_vllm_takes_the_ranks_that_we_take() -> None:
+    assert get_args(LoraSlots.model_fields["max_rank"].annotation) == get_args(MaxLoRARanks)

@@ -1,0 +1,51 @@
+{{- /* Renders the sizes of models that are known by the last part of their source, as `models.<name>.size` has them: from
+the config.json and the weights' index of each. Scope: none. */ -}}
+{{- define "llm-serving.modelSizes" -}}
+Qwen2.5-7B-Instruct: {parameters: 7.616, layers: 28, kvHeads: 4, headDim: 128}
+Qwen2.5-14B-Instruct: {parameters: 14.770, layers: 48, kvHeads: 8, headDim: 128}
+Qwen2.5-32B-Instruct: {parameters: 32.764, layers: 64, kvHeads: 8, headDim: 128}
+Qwen2.5-72B-Instruct: {parameters: 72.706, layers: 80, kvHeads: 8, headDim: 128}
+Llama-3.1-8B-Instruct: {parameters: 8.030, layers: 32, kvHeads: 8, headDim: 128}
+Llama-3.3-70B-Instruct: {parameters: 70.554, layers: 80, kvHeads: 8, headDim: 128}
+{{- end -}}
+
+{{- /* Renders how a model's weights and KV cache fill its GPUs, as YAML; nothing on CPU and where its size is not known.
+GB are 10^9 bytes. Scope: the model (of llm-serving.models). */ -}}
+{{- define "llm-serving.fit" -}}
+{{- $model := regexReplaceAll "@.*$" .source "" | splitList "/" | last }}
+{{- $size := .size | default (get (include "llm-serving.modelSizes" . | fromYaml) $model) }}
+{{- $share := get (include "llm-serving.accelerators" . | fromYaml) .accelerator.type | default dict }}
+{{- if and $size $share.gpuGb }}
+{{- $count := int .accelerator.count }}
+{{- $wide := eq "float32" (.engine.dtype | default "") | ternary 4.0 2.0 }}
+{{- $quantization := .engine.quantization | default "" | lower }}
+{{- /* Four bits come with scales. */}}
+{{- $bytes := contains "fp8" $quantization | ternary 1.0 (regexMatch "awq|gptq|fp4|bitsandbytes" $quantization | ternary 0.56 $wide) }}
+{{- $weights := mulf $size.parameters $bytes }}
+{{- /* For activations, CUDA graphs and the context of each GPU; what vLLM measures when it starts is about as much. */}}
+{{- $each := subf (mulf $share.gpuGb (.engine.gpu_memory_utilization | default 0.9)) 1.5 }}
+{{- $kvBytes := hasPrefix "fp8" (.engine.kv_cache_dtype | default "") | ternary 1.0 $wide }}
+{{- /* Heads are not split further than one for each GPU. */}}
+{{- $heads := mul $count (divf $size.kvHeads $count | ceil | int) }}
+{{- $tokenBytes := mulf 2 $size.layers $heads $size.headDim $kvBytes }}
+{{- $room := subf (mulf $each $count) $weights }}
+{{- dict
+      "parameters" $size.parameters
+      "bytes" $bytes
+      "weightsGb" $weights
+      "eachGb" $each
+      "roomGb" $room
+      "least" (divf $weights $each | ceil | int)
+      "tokens" (divf (mulf $room 1e9) $tokenBytes | floor | int64)
+      "tokenBytes" $tokenBytes
+      "on" (printf "%d x %s" $count .accelerator.type) | toYaml }}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders what llm-serving.fit found, in a sentence. Scope: dict "fit" "engine". */ -}}
+{{- define "llm-serving.fitInWords" -}}
+{{- $tokens := int64 .fit.tokens }}
+{{- printf "%.1f GB of weights and room for %d tokens of KV cache (%.1f GB) in %s" .fit.weightsGb $tokens .fit.roomGb .fit.on }}
+{{- with .engine.max_model_len }}{{ printf ": %.1f requests of %d tokens at a time" (divf $tokens .) (int .) }}{{ end }}
+{{- with .engine.max_num_seqs }}{{ printf ", or %d of %d" (int .) (div $tokens .) }}{{ end }}
+{{- end -}}

@@ -1,0 +1,130 @@
+"""_fit.tpl: whether weights and KV cache fit, reckoned as published sizes say."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.render import CHART, VALUES, notes
+
+#: Bytes of weights in 16 bits: `total_size` of model.safetensors.index.json on the Hub.
+PUBLISHED = {
+    "Qwen2.5-7B-Instruct": 15_231_233_024,
+    "Qwen2.5-14B-Instruct": 29_540_067_328,
+    "Qwen2.5-32B-Instruct": 65_527_752_704,
+    "Qwen2.5-72B-Instruct": 145_412_407_296,
+    "Llama-3.1-8B-Instruct": 16_060_522_496,
+    "Llama-3.3-70B-Instruct": 141_107_412_992,
+}
+#: A 70B model in its own words.
+SIZE = {"parameters": 70.554, "layers": 80, "kvHeads": 8, "headDim": 128}
+TEMPLATE = (CHART / "templates" / "_fit.tpl").read_text()
+
+
+def told(count: int = 4, size: dict[str, Any] | None = None, **engine: Any) -> str:
+    """What the notes say of a model on L40S GPUs; empty if nothing."""
+    model: dict[str, Any] = {
+        "source": "s3://models/ours",
+        "accelerator": {"type": "L40S", "count": count},
+        "engine": engine,
+        "size": SIZE if size is None else size,
+    }
+    return said(notes({"models": {"chat": model}}))
+
+
+def said(text: str) -> str:
+    found = re.search(r"^    (\S+ GB of weights .*)$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def test_the_sizes_that_are_known_are_those_published() -> None:
+    known = yaml.safe_load(re.findall(r'"llm-serving.modelSizes" -\}\}\n(.*?)\{\{- end', TEMPLATE, re.DOTALL)[0])
+    assert {name: round(size["parameters"] * 2, 1) for name, size in known.items()} == {
+        name: round(size / 1e9, 1) for name, size in PUBLISHED.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("preset", "models"),
+    [
+        ("large-model-tp4", [("Llama-3.3-70B-Instruct", 80 * 8, 4 * (48 * 0.9 - 1.5), 16384)]),
+        (
+            "multi-model",
+            [
+                ("Qwen2.5-7B-Instruct", 28 * 4, 48 * 0.9 - 1.5, 16384),
+                ("Qwen2.5-32B-Instruct", 64 * 8, 2 * (48 * 0.9 - 1.5), 16384),
+            ],
+        ),
+        ("multi-lora", [("Qwen2.5-7B-Instruct", 28 * 4, 24 * 0.9 - 1.5, 8192)]),
+    ],
+)
+def test_a_presets_room_is_what_published_sizes_leave(preset: str, models: list[tuple[str, int, float, int]]) -> None:
+    lines = re.findall(
+        r"^    (\S+) GB of weights and room for (\d+) tokens .*: (\S+) requests of (\d+) tokens",
+        notes(files=[VALUES / f"{preset}.yaml"]),
+        re.MULTILINE,
+    )
+    for (name, heads, have, context), line in zip(models, lines, strict=True):
+        tokens = (have * 1e9 - PUBLISHED[name]) / (2 * heads * 128 * 2)
+        assert float(line[0]) == pytest.approx(PUBLISHED[name] / 1e9, abs=0.1)
+        assert int(line[1]) == pytest.approx(tokens, rel=0.01)
+        assert float(line[2]) == pytest.approx(tokens / context, rel=0.02)
+        assert int(line[3]) == context
+
+
+def test_the_70b_preset_says_what_is_reckoned() -> None:
+    file: Path = VALUES / "large-model-tp4.yaml"
+    tokens = re.search(r"room for (\d+) tokens", said(notes(files=[file])))
+    assert tokens
+    assert f"about {round(int(tokens[1]), -3) // 1000}k tokens of KV cache" in file.read_text().replace("\n#", "")
+
+
+def test_a_model_is_told_with_its_context_and_its_requests_at_a_time() -> None:
+    assert told(max_model_len=16384, max_num_seqs=16) == (
+        "141.1 GB of weights and room for 78405 tokens of KV cache (25.7 GB) in 4 x L40S: 4.8 requests of 16384 tokens "
+        "at a time, or 16 of 4900"
+    )
+    assert told().endswith("in 4 x L40S")
+
+
+@pytest.mark.parametrize(
+    ("engine", "gb", "tokens"),
+    [
+        ({}, 141.1, 78_405),
+        ({"quantization": "fp8"}, 70.6, 293_719),
+        ({"quantization": "awq_marlin"}, 39.5, 388_457),
+        ({"kv_cache_dtype": "fp8"}, 141.1, 156_811),
+        ({"gpu_memory_utilization": 0.95}, 141.1, 107_702),
+    ],
+)
+def test_fewer_bits_and_more_of_the_gpu_leave_more_room(engine: dict[str, Any], gb: float, tokens: int) -> None:
+    assert told(**engine).startswith(f"{gb} GB of weights and room for {tokens} tokens")
+
+
+def test_a_head_is_not_split_over_gpus() -> None:
+    few = {**SIZE, "parameters": 7, "kvHeads": 2}
+    one, two, four = (int(re.findall(r"for (\d+) tokens", told(count, few))[0]) for count in (1, 2, 4))
+    assert two > 2 * one
+    # Twice the memory, each half of which holds every second head once more.
+    assert four == pytest.approx(two * (4 * 41.7 - 14) / (2 * 41.7 - 14) / 2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"source": "s3://models/ours", "accelerator": {"type": "L40S"}},
+        {"source": "s3://models/Qwen2.5-7B-Instruct", "accelerator": {"type": "cpu"}},
+    ],
+)
+def test_nothing_is_reckoned_of_what_is_not_known(model: dict[str, Any]) -> None:
+    values = {"models": {"chat": model}, "workerGroups": {"cpu-models": {"enabled": True}}}
+    assert said(notes(values)) == ""
+
+
+def test_a_known_model_is_known_wherever_it_lies() -> None:
+    for source in ("s3://models/Qwen2.5-7B-Instruct", "hf://Qwen/Qwen2.5-7B-Instruct@main"):
+        assert said(notes({"models": {"chat": {"source": source, "accelerator": {"type": "L4"}}}})).startswith(
+            "15.2 GB"
+        )
