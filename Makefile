@@ -19,7 +19,7 @@ LINTS := lint-style lint-types lint-imports lint-yaml lint-chart
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary key images plan doctor redis-server bench-gateway bench-rag bench-routing test test-unit test-chart test-serve test-model e2e lint $(LINTS) \
+.PHONY: help demo demo-canary key images plan doctor redis-server chromium bench-gateway bench-rag bench-routing test test-unit test-chart test-serve test-model e2e lint $(LINTS) \
     cluster cluster-down packages format generate golden verify lock environment tools clean
 
 ##@ Use
@@ -50,11 +50,11 @@ doctor: environment ## Check the cluster of KUBECONFIG before an install: one li
 
 ##@ Test
 
-test: lint redis-server ## Everything: lint, then chart and unit tests, then serve and model tests (ARGS="…" for pytest)
+test: lint redis-server chromium ## Everything: lint, then chart and unit tests, then serve and model tests (ARGS="…" for pytest)
 	@$(RUN) -m pytest $(ON_ALL_CORES) $(CHART_TESTS) $(UNIT_TESTS) $(ARGS)
 	@$(RUN) -m pytest $(SERVE_TESTS) $(MODEL_TESTS) $(ARGS)
 
-test-unit: environment redis-server ## Decisions, schemas, errors; milliseconds each
+test-unit: environment redis-server chromium ## Decisions, schemas, errors; milliseconds each
 	@$(RUN) -m pytest $(ON_ALL_CORES) $(UNIT_TESTS) $(ARGS)
 
 test-chart: environment ## Renders against goldens, schemas and a real API server
@@ -146,6 +146,13 @@ redis-server:
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -qq --yes --no-install-recommends redis-server >/dev/null; } || \
 	    { echo "make: install redis-server" >&2; exit 1; }
+
+chromium:
+	@command -v chromium >/dev/null || { \
+	    echo "chromium: not found, the tests of the playground drive it; installing Debian's"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qq --yes --no-install-recommends chromium >/dev/null; } || \
+	    { echo "make: install chromium" >&2; exit 1; }
 
 tools: environment ## Build the Go tools, once for each version, into the cache
 	@$(RUN) -m tools.gotools

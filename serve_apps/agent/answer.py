@@ -14,8 +14,8 @@ import orjson
 
 from serve_apps.agent import progress
 from serve_apps.agent.config import Limits
-from serve_apps.agent.loop import Did, Ended, Event, Said
 from serve_apps.agent.progress import Progress
+from serve_apps.agent.work import Did, Ended, Event, Said
 from serve_apps.common import sse
 from serve_apps.common.errors import ServingError
 

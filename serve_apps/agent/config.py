@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from serve_apps.agent.graph_config import Graph
 from serve_apps.common.config import Config, Name
+from serve_apps.common.prices import Price
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
@@ -147,6 +149,8 @@ class Limits(Config):
     """Prompt and generated tokens of all calls together."""
     wall_time_s: float = Field(120, gt=0, le=3600)
     """Seconds."""
+    cost: float | None = Field(None, gt=0)
+    """What all those tokens may cost, in the currency of the prices; no limit unless set."""
     tool_result_chars: int = Field(4000, ge=100)
     """Characters of a tool's result that the model gets; lower it for a model with a small window."""
 
@@ -163,6 +167,8 @@ class Agent(Config):
     """What the model is told about its task; how tools are called is told besides."""
     tools: dict[ToolName, Tool] = Field(default_factory=dict)
     """The tools by name."""
+    graph: Graph | None = None
+    """Steps that are done in place of the loop in which the model decides what to call."""
     limits: Limits = Limits()
     """What one request may use."""
     max_tokens: int = Field(512, ge=1)
@@ -174,6 +180,15 @@ class Agent(Config):
     def _no_tool_is_called_answer(self) -> "Agent":
         if "answer" in self.tools:
             raise ValueError("tools.answer: the word by which a model says that it answers; choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _its_graph_calls_its_tools(self) -> "Agent":
+        for name, step in self.graph.steps.items() if self.graph else ():
+            called = step.call.function if step.call else None
+            if called and not any(called == tool or called.startswith(f"{tool}_") for tool in self.tools):
+                there = ", ".join(self.tools) or "none"
+                raise ValueError(f"graph.steps.{name}.call.function: no tool has {called!r}; there are {there}")
         return self
 
 
@@ -193,3 +208,5 @@ class Agents(Config):
 
     agents: dict[Name, Agent] = Field(default_factory=dict)
     """The agents by name."""
+    prices: dict[Name, Price] = Field(default_factory=dict)
+    """What tokens cost, by whom agents ask: models, pipelines, and routes at their most."""

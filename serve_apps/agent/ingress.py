@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serve_apps.agent import conversation, loop
+from serve_apps.agent import conversation, flow
 from serve_apps.agent.agents import RunningAgent, RunningAgents
 from serve_apps.agent.answer import Answer
 from serve_apps.agent.conversation import Asked
-from serve_apps.agent.loop import Ended, Event, Work
 from serve_apps.agent.runs import Runs
+from serve_apps.agent.work import Ended, Event, Work
 from serve_apps.common import responses
 from serve_apps.common.disconnect import CancelOnDisconnect
 from serve_apps.common.errors import InvalidRequest, NotFound
@@ -61,7 +61,6 @@ class Routes:
     def __init__(self, agents: RunningAgents, runs: Runs | None) -> None:
         self._agents = agents
         self._given_runs = runs
-        self._loop = loop.build()
 
     async def chat(self, request: Request) -> Response:
         """A conversation, answered by an agent that poses as a model."""
@@ -104,7 +103,7 @@ class Routes:
 
     async def _work(self, agent: RunningAgent, work: Work, asked: Asked) -> AsyncGenerator[Event, None]:
         began = time.monotonic()
-        events = loop.run(self._loop, work, loop.beginning(work, asked.messages, asked.instruction))
+        events = flow.run(agent.flow(), work, flow.beginning(work, asked.messages, asked.instruction))
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, Ended) and (ending := event.progress["ending"]):

@@ -15,12 +15,11 @@ from typing import Any
 import orjson
 from redis.exceptions import RedisError
 
-from serve_apps.agent import loop
+from serve_apps.agent import flow
 from serve_apps.agent.agents import RunningAgents
 from serve_apps.agent.answer import Answer
 from serve_apps.agent.checkpoints import RedisSaver
 from serve_apps.agent.conversation import Asked
-from serve_apps.agent.loop import Loop
 from serve_apps.agent.run_store import RunStore
 from serve_apps.common.errors import NotFound, RateLimited, ServingError, Unavailable
 from serve_apps.common.gateway_client import Caller
@@ -57,7 +56,6 @@ class Runs:
     ) -> None:
         self._store = store
         self._saver = saver
-        self._loop: Loop = loop.build(saver)
         self._agents = agents
         self._pace = pace or Pace()
         self._working: dict[str, asyncio.Task[None]] = {}
@@ -207,10 +205,10 @@ class Runs:
         caller = Caller(record["tenant"], record["request_id"])
         work = agent.work(listed.functions, caller, asked.sampling)
         kept = await self._saver.aget_tuple(_thread(run))
-        begin = None if kept is not None else loop.beginning(work, asked.messages, asked.instruction)
+        begin = None if kept is not None else flow.beginning(work, asked.messages, asked.instruction)
         answer = Answer(agent.name, agent.settings.limits, listed.missing, include_steps=True)
         began = time.monotonic()
-        async with contextlib.aclosing(loop.run(self._loop, work, begin, thread=run)) as events:
+        async with contextlib.aclosing(flow.run(agent.flow(self._saver), work, begin, thread=run)) as events:
             response = await answer.chat(events)
         agent.observer.ended(agent.name, response["end_reason"], time.monotonic() - began)
         return response

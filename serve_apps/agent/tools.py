@@ -49,6 +49,8 @@ class Function:
     call: Callable[[Arguments, Caller], Coroutine[Any, Any, Result]]
     """Raises ToolFailed, or a ServingError."""
     timeout_s: float = 60
+    asks: str = ""
+    """The pipeline whose price its tokens have, if models are behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Outcome:
     failed: bool
     duration_s: float
     usage: Mapping[str, int] = field(default_factory=dict)
+    cost: float = 0.0
+    """Of that usage, in the currency of the prices."""
 
 
 class Asks(Protocol):
@@ -166,7 +170,7 @@ def rag_function(name: str, tool: Tool, pipeline: str, top_k: int | None, gatewa
 
     question = {"type": "string", "minLength": 1, "maxLength": 500, "description": "A whole question"}
     description = tool.description or f"Answers a question from the documents in {pipeline}."
-    return Function(name, name, description, _object({"question": question}), call)
+    return Function(name, name, description, _object({"question": question}), call, asks=pipeline)
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

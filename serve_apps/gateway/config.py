@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from serve_apps.common.config import AdapterName, Config, Name
+from serve_apps.common.prices import Price
 from serve_apps.common.protocol import Task
 
 Sticky = Literal["user", "session", "tenant", "none"]
@@ -47,6 +48,8 @@ class GatewayArgs(Config):
     """While Redis is down: each replica grants its share of every limit, or limits are not enforced."""
     audit_log: bool = True
     """Whether every request that used a model is written to the log with its tenant, tokens and cost; no prompts."""
+    playground: bool = False
+    """Whether the page to try models with is served at ``/``, to anybody; what it asks for takes a key all the same."""
     max_concurrent_requests: int = Field(512, ge=1)
     """Requests one replica relays at a time; beyond it callers get 429 with Retry-After."""
     max_request_bytes: int = Field(4 * 1024 * 1024, ge=1024)
@@ -68,15 +71,6 @@ class GatewayArgs(Config):
     it is Serve's HAProxy that takes them, which costs a second pass over every token."""
     max_prefix_entries: int = Field(100_000, ge=0)
     """How many prompt prefixes a replica remembers, to send a prompt where its beginning is cached; 0 turns it off."""
-
-
-class Price(Config):
-    """What a model costs, in any one currency, per million tokens."""
-
-    prompt: float = Field(0, ge=0)
-    """Per million prompt tokens."""
-    completion: float = Field(0, ge=0)
-    """Per million generated tokens."""
 
 
 class Queue(Config):

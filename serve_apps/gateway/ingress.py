@@ -16,7 +16,7 @@ from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.logging import request_id as logged_request_id
 from serve_apps.common.middleware import ASGIApp, Message, Receive, Scope, Send
 from serve_apps.common.protocol import ABSENT_HEADER, ADAPTER_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
-from serve_apps.gateway import client, compat, refusals, request, routing, tenants, usage
+from serve_apps.gateway import client, compat, playground, refusals, request, routing, tenants, usage
 from serve_apps.gateway.admission import HELD_BYTES, RETRY_AFTER_S, Held, Memory, Queues, Slots
 from serve_apps.gateway.affinity import Affinity
 from serve_apps.gateway.auth import Authenticator, Caller
@@ -138,6 +138,7 @@ class Ingress:
             lambda version, status: telemetry.count(metrics.GATEWAY_SHADOWS, version=version, status=status),
         )
         self._control = build_control(self._table, authenticator.check_readable, self._usage, self._may_name)
+        self._page_paths = playground.PATHS if args.playground else frozenset()
         self._background: list[asyncio.Task[None]] = []
 
     def route_by(self, table: dict[str, Any]) -> None:
@@ -223,7 +224,7 @@ class Ingress:
             exchange.client_gone()
             raise
         finally:
-            if exchange.path not in _OPEN_PATHS:
+            if exchange.path not in _OPEN_PATHS | self._page_paths:
                 self._telemetry.finished(exchange)
 
     async def _answer(self, call: _Call) -> None:
@@ -231,6 +232,9 @@ class Ingress:
         call.headers = client.checked(call.headers, self._args.max_header_bytes)
         if exchange.path.startswith(_INTERNAL_PREFIX) and self._authenticator.is_internal(call.headers):
             raise _Absent(f"No application serves {exchange.path}.", code="model_unavailable")
+        if exchange.path in self._page_paths:
+            await self._send_page(call, playground.file(exchange.method, exchange.path))
+            return
         kind = routing.kind_of(exchange.method, exchange.path)
         if exchange.path in _OPEN_PATHS:
             await self._answer_here(call)
@@ -264,6 +268,12 @@ class Ingress:
             await call.send(message)
 
         await self._control(call.scope, call.receive, noting)
+
+    async def _send_page(self, call: _Call, file: playground.File) -> None:
+        call.exchange.began(200)
+        await call.send({"type": "http.response.start", "status": 200, "headers": [*file.headers, *call.echo]})
+        body = b"" if call.exchange.method == "HEAD" else file.body
+        await call.send({"type": "http.response.body", "body": body})
 
     async def _to_model(self, call: _Call, caller: Caller, held: Held) -> None:
         exchange, routed = call.exchange, self._in_force()

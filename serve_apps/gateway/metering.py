@@ -18,8 +18,9 @@ from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 
 from serve_apps.common import metrics
+from serve_apps.common.prices import cost
 from serve_apps.gateway import tenants
-from serve_apps.gateway.config import Price, RoutingTable, Tenant
+from serve_apps.gateway.config import RoutingTable, Tenant
 from serve_apps.gateway.exchange import Exchange
 from serve_apps.gateway.store import Store, StoreDown, tenant_key
 
@@ -255,13 +256,6 @@ class Meter:
             self._cost.inc(amount, tags={"tenant": tenant, "model": model})
         for tenant, budget in self._budgets.items():
             self._budget_used.set(self.spent(tenant) / budget, tags={"tenant": tenant})
-
-
-def cost(price: Price | None, prompt_tokens: int, completion_tokens: int) -> float:
-    """What tokens cost, in the currency of the price."""
-    if price is None:
-        return 0.0
-    return (price.prompt * prompt_tokens + price.completion * completion_tokens) / 1_000_000
 
 
 def month(now: float) -> str:

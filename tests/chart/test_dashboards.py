@@ -72,6 +72,14 @@ def test_a_dashboard_can_be_imported_as_it_is(file: Any) -> None:
         assert panel["description"]
 
 
+@pytest.mark.parametrize("app", ["rag", "agent"])
+def test_everything_that_pipelines_and_agents_report_is_in_their_dashboard(app: str) -> None:
+    shown = (CHART / "dashboards" / f"{app}.json").read_text()
+    reported = [metric.series for metric in metrics.ALL if metric.name.startswith(f"llm_{app}_")]
+    assert reported
+    assert [series for series in reported if series not in shown] == []
+
+
 def test_the_overview_opens_with_the_four_panels_asked_for() -> None:
     overview = json.loads((CHART / "dashboards" / "overview.json").read_text())
     assert list(panels(overview))[:4] == [

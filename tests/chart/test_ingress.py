@@ -1,6 +1,7 @@
 from typing import Any
 
 from serve_apps.common.protocol import TASK_PATHS
+from serve_apps.gateway import playground
 from tests.chart.render import of_kind, render_chart, the
 
 INGRESS: dict[str, Any] = {"enabled": True, "host": "llm.example.com"}
@@ -35,6 +36,14 @@ def test_every_path_a_model_answers_is_routed() -> None:
     outside = {path for path in frozenset().union(*TASK_PATHS.values()) if not path.startswith("/v1/")}
     assert outside
     assert outside == exact - {"/healthz"}
+
+
+def test_the_playground_is_routed_where_it_is_served() -> None:
+    values = {"ingress": INGRESS, "gateway": {"playground": True}, **CLIENTS}
+    (rule,) = the(render_chart(values), "Ingress")["spec"]["rules"]
+    paths = {path["path"]: path["pathType"] for path in rule["http"]["paths"]}
+    assert (paths["/"], paths["/playground"]) == ("Exact", "Prefix")
+    assert all(path.startswith("/playground/") for path in playground.PATHS - {"/"})
 
 
 def test_class_annotations_and_tls_are_passed_on() -> None:

@@ -34,6 +34,7 @@ def objects(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 #: Passed on as they are; their owner's schema checks them.
 VERBATIM = {
     "annotations",
+    "arguments",
     "clients",
     "dashboardClients",
     "disruption",

@@ -126,6 +126,23 @@ def test_agents_keep_their_runs_where_the_gateway_counts() -> None:
     assert application(render_chart(values), "agent")["args"]["redis"] == "redis://redis:6379/1"
 
 
+def test_agents_know_what_tokens_cost_by_whom_they_ask() -> None:
+    models = {
+        "chat": {**CHAT, "price": {"prompt": 1, "completion": 2}},
+        "large": {**CHAT, "price": {"prompt": 0.5, "completion": 8}},
+        "embedder": EMBEDDER,
+    }
+    routes = {"assistant": {"versions": [{"model": "chat"}], "fallback": ["large"]}}
+    values = {"models": models, "rag": {"docs": DOCS}, "agent": {"helper": {"model": "assistant"}}}
+    objects = render_chart({**values, "gateway": {"routes": routes}})
+    assert application(objects, "agent")["deployments"][0]["user_config"]["prices"] == {
+        "chat": {"prompt": 1, "completion": 2},
+        "large": {"prompt": 0.5, "completion": 8},
+        "assistant": {"prompt": 1, "completion": 8},
+        "docs": {"prompt": 1, "completion": 2},
+    }
+
+
 def test_the_port_reaches_all_who_need_it() -> None:
     objects = render_chart({**RAG, "gateway": {"port": 9000}})
     assert serve_config(objects)["http_options"] == {"host": "0.0.0.0", "port": 9000}
@@ -222,6 +239,7 @@ def test_the_gateways_arguments_are_its_values_less_what_the_chart_reads() -> No
         "redisOutage": "share",
         "auditLog": True,
         "bypassProxy": True,
+        "playground": False,
         "maxConcurrentRequests": 64,
         "maxRequestBytes": 4 * 1024 * 1024,
         "maxUploadBytes": 32 * 1024 * 1024,

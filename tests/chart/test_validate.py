@@ -35,6 +35,18 @@ def tool(**kinds: Any) -> dict[str, Any]:
     return agent(tools={"it": kinds})
 
 
+SAY: dict[str, Any] = {"say": "Done."}
+
+
+def graph(start: str, **steps: Any) -> dict[str, Any]:
+    return agent(tools={"sum": {"calculator": {}}}, graph={"start": start, "steps": steps})
+
+
+def ask(*ways: str | dict[str, Any]) -> dict[str, Any]:
+    """A step that goes on by these ways."""
+    return {"ask": {}, "next": [{"to": way} if isinstance(way, str) else way for way in ways]}
+
+
 def l40s(count: int, **more: Any) -> dict[str, Any]:
     return chat(accelerator={"type": "L40S", "count": count}, **more)
 
@@ -242,6 +254,83 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "batch.maxFileBytes: files come through the gateway, which takes 33554432 bytes, got 33554433; set less, or "
         "raise gateway.maxUploadBytes",
         batch(maxFileBytes=67108864, more={"gateway": {"maxUploadBytes": 67108864}}),
+    ),
+    "an agent's cost limit without a price": (
+        agent(limits={"cost": 0.5}),
+        "agent.helper.limits.cost: no price of chat is known, so nothing is ever spent; set models.<name>.price",
+        {**agent(limits={"cost": 0.5}), "models": {**MODELS, "chat": {**CHAT, "price": {"completion": 2}}}},
+    ),
+    "a graph that begins nowhere": (
+        graph("b", a=SAY),
+        "agent.helper.graph.start: no such step, got b; one of: a",
+        graph("a", a=SAY),
+    ),
+    "a graph that leads nowhere": (
+        graph("a", a=ask("c"), b=SAY),
+        "agent.helper.graph.steps.a.next: no such step, got c; one of: a, b",
+        graph("a", a=ask("b"), b=SAY),
+    ),
+    "a prompt with the result of no step": (
+        graph("a", a={"say": "{question} {b}"}),
+        "agent.helper.graph.steps.a.say: no such step, got b; one of: a",
+        graph("a", a={"say": '{question} {a} {"b": 1}'}),
+    ),
+    "a prompt with the result of a step that has none": (
+        graph("a", a={"parallel": ["b", "c"], "next": [{"to": "d"}]}, b=SAY, c=SAY, d={"say": "{a}"}),
+        "agent.helper.graph.steps.d.say: no such step, got a; one of: b, c, d",
+        graph("a", a={"parallel": ["b", "c"], "next": [{"to": "d"}]}, b=SAY, c=SAY, d={"say": "{b}"}),
+    ),
+    "a condition that says nothing": (
+        graph("a", a=ask({"to": "b", "when": {"step": "a"}}, "c"), b=SAY, c=SAY),
+        "agent.helper.graph.steps.a.next.when: nothing to hold; set one of equals, contains, above, below, failed",
+        graph("a", a=ask({"to": "b", "when": {"step": "a", "failed": False}}, "c"), b=SAY, c=SAY),
+    ),
+    "a step that nothing leads to": (
+        graph("a", a=ask("b"), b=SAY, c=SAY),
+        "agent.helper.graph.steps.c: no way leads to it from a; lead there or take it out",
+        graph("a", a=ask({"to": "c", "when": {"equals": "c"}}, "b"), b=SAY, c=SAY),
+    ),
+    "a circle without end": (
+        graph("a", a=ask("b"), b=ask({"to": "a", "when": {"equals": "no"}}, "c"), c=SAY),
+        "agent.helper.graph.steps: a, b lead in a circle without end; set atMost on a way back",
+        graph("a", a=ask("b"), b=ask({"to": "a", "when": {"equals": "no"}, "atMost": 3}, "c"), c=SAY),
+    ),
+    "a step that may not go on": (
+        graph("a", a=ask({"to": "b", "when": {"equals": "yes"}}), b=SAY),
+        "agent.helper.graph.steps.a.next: the last way on must have neither when nor atMost, so that there always is "
+        "one",
+        graph("a", a=ask({"to": "b", "when": {"equals": "yes"}}, "c"), b=SAY, c=SAY),
+    ),
+    "a step of two kinds": (
+        graph("a", a={**SAY, "ask": {}}),
+        "agent.helper.graph.steps.a: one kind of ask, call, parallel, say; got ask, say",
+        graph("a", a={**SAY, "ask": None}),
+    ),
+    "a branch that goes on by itself": (
+        graph("a", a={"parallel": ["b", "c"], "next": [{"to": "d"}]}, b=ask("d"), c=SAY, d=SAY),
+        "agent.helper.graph.steps.b: is done in parallel, so it must be a single step: without next, not itself "
+        "parallel, named by one parallel and by no next",
+        graph("a", a={"parallel": ["b", "c"], "next": [{"to": "d"}]}, b={"ask": {}}, c=SAY, d=SAY),
+    ),
+    "parallel steps after which nothing comes": (
+        graph("a", a={"parallel": ["b", "c"]}, b=SAY, c=SAY),
+        "agent.helper.graph.steps.a.next: required after parallel; name the step that goes on with the results",
+        graph("a", a={"parallel": ["b", "c"], "next": [{"to": "d"}]}, b=SAY, c=SAY, d={"say": "{b} {c}"}),
+    ),
+    "a step that asks an embedder": (
+        graph("a", a={"ask": {"model": "embedder"}}),
+        "agent.helper.graph.steps.a.ask.model: no model of task generate, got embedder; one of: chat, tooled",
+        graph("a", a={"ask": {"model": "tooled"}}),
+    ),
+    "a step that calls no tool": (
+        graph("a", a={"call": {"function": "wiki"}}),
+        "agent.helper.graph.steps.a.call.function: no tool has it, got wiki; one of: sum",
+        graph("a", a={"call": {"function": "sum", "arguments": {"expression": "{question}"}}}),
+    ),
+    "a step with the word for the question": (
+        graph("question", question=SAY),
+        "agent.helper.graph.steps.question: the word for what the user asks; choose another name",
+        graph("questions", questions=SAY),
     ),
     "a route's name with a dot": (
         {"models": MODELS, "gateway": {"routes": {"gpt-4.1": {"versions": [{"model": "chat"}]}}}},
@@ -630,6 +719,11 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         chat(runtime="standalone", maxQueuedRequests=8),
         "models.chat.maxQueuedRequests: belongs to models that Ray runs; set queue, or leave it out",
         chat(runtime="standalone", queue={"maxWaiting": 8}),
+    ),
+    "adapters of a standalone model": (
+        chat(runtime="standalone", lora={"directory": "s3://bucket/all"}),
+        "models.chat.lora: belongs to models that Ray runs; set runtime to ray, or leave it out",
+        chat(lora={"directory": "s3://bucket/all"}),
     ),
     "a port of a standalone model": (
         chat(runtime="standalone", engine={"extra": {"port": 9000}}),

@@ -69,11 +69,11 @@ def test_a_command_gets_an_answer(
 
 
 def test_the_tools_and_limits_shown_are_accepted() -> None:
-    shown, weather, tickets, _, limits = blocks("yaml")
+    shown, weather, tickets, _, graph, limits = blocks("yaml")
     helper = yaml.safe_load(shown)["agent"]["helper"]
     helper["tools"] |= yaml.safe_load(weather) | yaml.safe_load(tickets)
     helper |= yaml.safe_load(limits)
-    agents = Agents.model_validate({"agents": {"helper": helper}})
+    agents = Agents.model_validate({"agents": {"helper": helper, **yaml.safe_load(graph)["agent"]}})
     # What is shown are the defaults.
     assert agents.agents["helper"].limits == Limits()
 

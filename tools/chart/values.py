@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field
 from serve_apps.agent.config import Agent
 from serve_apps.batch.config import BatchSettings
 from serve_apps.common.config import AdapterName, Config, Name
-from serve_apps.gateway.config import Adapter, GatewayArgs, Jwt, LogicalModel, Price, Queue, Tenant
+from serve_apps.common.prices import Price
+from serve_apps.gateway.config import Adapter, GatewayArgs, Jwt, LogicalModel, Queue, Tenant
 from serve_apps.llm.config import Autoscaling, EngineArgs, LoraSlots, Sampling
 from serve_apps.rag.config import Pipeline
 

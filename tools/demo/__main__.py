@@ -178,7 +178,8 @@ def server_sent_events(answer: httpx.Response) -> Any:
 
 def print_handout(port: int, key: str, models: set[str], asked: list[str], metrics_url: str) -> None:
     """What a person needs to go on by hand."""
-    print(f"URL: http://127.0.0.1:{port}/v1\nKey: {key}\nModels: {', '.join(sorted(models))}\nMetrics: {metrics_url}\n")
+    print(f"URL: http://127.0.0.1:{port}/v1\nKey: {key}\nModels: {', '.join(sorted(models))}\nMetrics: {metrics_url}")
+    print(f"Playground: http://127.0.0.1:{port}/ (takes the key)\n")
     for model in asked:
         body = json.dumps({"model": model, "messages": [{"role": "user", "content": DEFAULT_QUESTION}]})
         print(

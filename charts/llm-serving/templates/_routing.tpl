@@ -72,3 +72,29 @@ autoscaling must see to get there. */}}
 {{- end }}
 {{- toYaml $upstreams }}
 {{- end -}}
+
+{{- /* Renders what tokens cost by whom agents ask, as YAML: models, routes (at most: any of their models may answer) and
+pipelines (their chat model's). Scope: the root. */ -}}
+{{- define "llm-serving.prices" -}}
+{{- $prices := dict }}
+{{- range $name, $upstream := include "llm-serving.upstreams" . | fromYaml }}
+{{- with $upstream.price }}{{ $_ := set $prices $name . }}{{ end }}
+{{- end }}
+{{- $routes := dict }}
+{{- range $name, $route := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromYaml }}
+{{- $most := dict }}
+{{- $behind := $route.fallback | default list }}
+{{- range $route.versions }}{{ $behind = append $behind .model }}{{ end }}
+{{- range $model := $behind }}
+{{- range $kind, $price := get $prices $model | default dict }}
+{{- $_ := set $most $kind (maxf (get $most $kind | default 0) $price) }}
+{{- end }}
+{{- end }}
+{{- if $most }}{{ $_ := set $routes $name $most }}{{ end }}
+{{- end }}
+{{- $prices = mergeOverwrite $prices $routes }}
+{{- range $name, $pipeline := include "llm-serving.pipelines" . | fromYaml }}
+{{- with get $prices $pipeline.llm }}{{ $_ := set $prices $name . }}{{ end }}
+{{- end }}
+{{- toYaml $prices }}
+{{- end -}}

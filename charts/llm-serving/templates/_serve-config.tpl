@@ -150,6 +150,9 @@ Scope: dict "root" $ "agents" (the enabled ones). */ -}}
     {{- include "llm-serving.pipelinesSizing" .root.Values.pipelines | nindent 4 }}
     user_config:
       agents: {{- toYaml .agents | nindent 8 }}
+      {{- with include "llm-serving.prices" .root | fromYaml }}
+      prices: {{- toYaml . | nindent 8 }}
+      {{- end }}
 {{- end -}}
 
 {{- /* Renders how an application of pipelines, agents or batches is placed, scaled and limited. Scope: `pipelines` of values. */ -}}

@@ -19,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -157,7 +157,7 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 {{- if hasKey $model.env "VLLM_ALLOW_RUNTIME_LORA_UPDATING" }}
 {{ $path }}.env: VLLM_ALLOW_RUNTIME_LORA_UPDATING has vLLM load whatever path it is told; take it out, and use {{ $path }}.lora
 {{- end }}
-{{- with $model.lora }}
+{{- with hasKey $.onRay $name | ternary $model.lora nil }}
 {{- $path := printf "models.%s.lora" $name }}
 {{- if not (or .directory .adapters) }}
 {{ $path }}: no adapters; set directory, or adapters
@@ -198,7 +198,7 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 
 {{- /* What vLLM would find out when it starts, on nodes that are paid for: weights, and one request of the whole context. */ -}}
 {{- define "llm-serving.validate.fit" -}}
-{{- range $name, $model := merge (dict) .models (.standalone | default dict) }}
+{{- range $name, $model := .models }}
 {{- $path := printf "models.%s" $name }}
 {{- with include "llm-serving.fit" $model | fromYaml }}
 {{- $context := int64 ($model.engine.max_model_len | default 0) }}
@@ -497,21 +497,27 @@ rag.{{ $name }}.vectorStore.uri: a file belongs to one replica, but pipelines ma
 {{- end }}
 {{- end -}}
 
-{{- /* Whom an agent asks. A model that calls tools in its own way needs a parser where Ray runs it; elsewhere nobody here
-knows. */ -}}
-{{- define "llm-serving.validate.agents" -}}
+{{- /* Renders the names of models and routes that chat, as a JSON array. */ -}}
+{{- define "llm-serving.validate.chats" -}}
 {{- $chats := list }}
 {{- range $name, $upstream := .upstreams }}{{ if eq $upstream.task "generate" }}{{ $chats = append $chats $name }}{{ end }}{{ end }}
 {{- range $name, $route := .routes }}
 {{- if eq "generate" (dig (first $route.versions).model "task" "" $.upstreams) }}{{ $chats = append $chats $name }}{{ end }}
 {{- end }}
+{{- $chats | uniq | sortAlpha | toJson }}
+{{- end -}}
+
+{{- /* Whom an agent asks. A model that calls tools in its own way needs a parser where Ray runs it; elsewhere nobody here
+knows. */ -}}
+{{- define "llm-serving.validate.agents" -}}
+{{- $chats := include "llm-serving.validate.chats" . | fromJsonArray }}
 {{- range $name, $agent := .agents }}
 {{- $path := printf "agent.%s" $name }}
 {{- if hasKey $.pipelines $name }}
 {{ $path }}: rag.{{ $name }} is published as a model of the same name; rename one
 {{- end }}
 {{- if not (has $agent.model $chats) }}
-{{ $path }}.model: no model of task generate, got {{ $agent.model | default "nothing" }}; one of: {{ $chats | uniq | sortAlpha | join ", " | default "none" }}
+{{ $path }}.model: no model of task generate, got {{ $agent.model | default "nothing" }}; one of: {{ $chats | join ", " | default "none" }}
 {{- else if eq "native" ($agent.toolCalling | default "json") }}
 {{- $versions := list (dict "model" $agent.model) }}
 {{- with get $.routes $agent.model }}{{ $versions = .versions }}{{ end }}
@@ -520,6 +526,23 @@ knows. */ -}}
 {{- if and $model (not (and (dig "extra" "tool_call_parser" "" $model.engine) (dig "extra" "enable_auto_tool_choice" false $model.engine))) }}
 {{ $path }}.toolCalling: native needs a tool parser, and models.{{ .model }} has none; set models.{{ .model }}.engine.extra {enable_auto_tool_choice: true, tool_call_parser: …}, or toolCalling json
 {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* What an agent may spend can only be counted where something has a price. */ -}}
+{{- define "llm-serving.validate.agentCost" -}}
+{{- $prices := include "llm-serving.prices" .root | fromYaml }}
+{{- range $name, $agent := .agents }}
+{{- if dig "cost" 0 ($agent.limits | default dict) }}
+{{- $asked := list $agent.model }}
+{{- range $agent.graph | default dict | dig "steps" dict }}{{ $asked = append $asked (.ask | default dict).model }}{{ end }}
+{{- $asked = compact $asked | uniq }}
+{{- $priced := false }}
+{{- range $asked }}{{ if hasKey $prices . }}{{ $priced = true }}{{ end }}{{ end }}
+{{- if not $priced }}
+agent.{{ $name }}.limits.cost: no price of {{ join ", " $asked }} is known, so nothing is ever spent; set models.<name>.price
 {{- end }}
 {{- end }}
 {{- end }}

@@ -92,10 +92,11 @@ class AgentServer:
 def serving_agent(
     gateway_url: str, credential: InternalCredential, keys: UpstreamKeys, settings: dict[str, Any]
 ) -> Iterator[AgentServer]:
-    """An agent app whose agent ``helper`` has the given settings."""
+    """An agent app whose agent ``helper`` has the given settings; ``prices`` among them are the app's."""
     observed = Recorded()
     agents = RunningAgents(GatewayClient(gateway_url, credential, PATIENCE_S), keys, observed)
-    agents.replace(Agents.model_validate({"agents": {"helper": {"model": "chat", **settings}}}))
+    prices = settings.pop("prices", {})
+    agents.replace(Agents.model_validate({"agents": {"helper": {"model": "chat", **settings}}, "prices": prices}))
     headers = {INTERNAL_HEADER: TOKEN, TENANT_HEADER: "acme", REQUEST_ID_HEADER: "request-1"}
     with (
         serving(build_asgi(agents, credential), lifespan="on") as url,

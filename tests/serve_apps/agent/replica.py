@@ -6,6 +6,7 @@ It prints its URL. FOLDER has the files ``token`` (the internal credential) and 
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -25,7 +26,23 @@ from tests.serve_apps.gateway.servers import PATIENCE_S, serving
 #: Short, so that a test need not wait for a lease to run out.
 LEASE_S = 1.0
 PACE = Pace(renew_s=0.2, look_s=0.2)
-HELPER = {"agents": {"helper": {"model": "chat", "tools": {"calculate": {"calculator": {}}}}}}
+TOOLS: dict[str, Any] = {"calculate": {"calculator": {}}}
+#: Works out two sums at the same time, then has them put in words.
+SUMS: dict[str, Any] = {
+    "start": "both",
+    "steps": {
+        "both": {"parallel": ["one", "two"], "next": [{"to": "words"}]},
+        "one": {"call": {"function": "calculate", "arguments": {"expression": "6 * 7"}}},
+        "two": {"call": {"function": "calculate", "arguments": {"expression": "7 * 8"}}},
+        "words": {"ask": {"prompt": "{one} and {two}"}},
+    },
+}
+HELPER = {
+    "agents": {
+        "helper": {"model": "chat", "tools": TOOLS},
+        "sums": {"model": "chat", "tools": TOOLS, "graph": SUMS},
+    }
+}
 
 
 def runs_of(store: RunStore, redis: Redis, agents: RunningAgents) -> Runs:
@@ -34,7 +51,7 @@ def runs_of(store: RunStore, redis: Redis, agents: RunningAgents) -> Runs:
 
 
 def app_of(replica: str, gateway_url: str, redis_url: str, folder: Path) -> ASGIApp:
-    """A replica with the agent ``helper``."""
+    """A replica with the agents of ``HELPER``."""
     credential = InternalCredential(folder / "token")
     agents = RunningAgents(GatewayClient(gateway_url, credential, PATIENCE_S), UpstreamKeys(folder), Recorded())
     agents.replace(Agents.model_validate(HELPER))

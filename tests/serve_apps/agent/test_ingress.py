@@ -88,6 +88,23 @@ def test_usage_is_that_of_all_models_together(agent: Start, models: FakeModels) 
     assert answer["usage"] == {"prompt_tokens": 121, "completion_tokens": 29, "total_tokens": 150}
 
 
+def test_a_cost_limit_ends_the_work_and_counts_the_pipelines_too(agent: Start, models: FakeModels) -> None:
+    models.pipelines["docs"] = {"answer": "32", "citations": [], "usage": {"prompt_tokens": 100}}
+    # A turn costs 7 x 1 + 3 x 2 = 13 millionths, the pipeline's answer 100.
+    settings: dict[str, Any] = {
+        "tools": TOOLS,
+        "prices": {"chat": {"prompt": 1, "completion": 2}, "docs": {"prompt": 1}},
+    }
+    looks_up = Says({"tool": "docs", "arguments": {"question": "How large?"}})
+    models.script = [looks_up]
+    answer = agent(**settings, limits={"cost": 113e-6}).chat("How large?").json()
+    assert (answer["end_reason"], answer["choices"][0]["finish_reason"]) == ("cost", "length")
+    assert "limit of 0.000113 in cost was reached" in answer["choices"][0]["message"]["content"]
+    models.script = [looks_up, ANSWER, Says("32")]
+    assert agent(**settings, limits={"cost": 131e-6}).chat("How large?").json()["end_reason"] == "answered"
+    assert models.turns[-1]["max_tokens"] == 2  # what is left for it
+
+
 def test_a_stream_has_the_steps_on_request_and_ends_with_reason_and_usage(agent: Start, models: FakeModels) -> None:
     models.script = [calculates("6 * 7"), ANSWER, Says("It is 42.")]
     *chunks, done = agent(tools=CALCULATOR).stream("6 * 7?", include_steps=True, stream_options={"include_usage": True})

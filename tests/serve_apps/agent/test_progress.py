@@ -4,12 +4,13 @@ import pytest
 
 from serve_apps.agent.config import Limits
 from serve_apps.agent.progress import Progress, exhausted, is_last_turn, must_answer, plus, stopped, tokens_left
+from serve_apps.common.prices import Price
 
-LIMITS = Limits(steps=3, tool_calls=2, same_call=2, tokens=100, wall_time_s=60)
+LIMITS = Limits(steps=3, tool_calls=3, same_call=2, tokens=100, cost=0.5, wall_time_s=60)
 
 
 def progress(*pending: str, **more: Any) -> Progress:
-    state: dict[str, Any] = {"began_s": 1000.0, "steps": [], "done": [], "turns": 0, "usage": {}, **more}
+    state: dict[str, Any] = {"began_s": 1000.0, "steps": [], "done": [], "turns": 0, "usage": {}, "cost": 0.0, **more}
     return {**state, "pending": [{"key": key} for key in pending]}  # type: ignore[typeddict-item]
 
 
@@ -20,6 +21,8 @@ def progress(*pending: str, **more: Any) -> Progress:
         (progress(), 1060, "wall_time"),
         (progress(usage={"total_tokens": 99}), 1001, None),
         (progress(usage={"total_tokens": 100}), 1001, "tokens"),
+        (progress(cost=0.49), 1001, None),
+        (progress(cost=0.5), 1001, "cost"),
     ],
 )
 def test_time_and_tokens_end_the_work(state: Progress, now_s: float, ending: str | None) -> None:
@@ -29,8 +32,8 @@ def test_time_and_tokens_end_the_work(state: Progress, now_s: float, ending: str
 @pytest.mark.parametrize(
     ("state", "ending"),
     [
-        (progress("a", steps=[{}]), None),
-        (progress("a", "b", steps=[{}]), "tool_calls"),
+        (progress("a", done=["c", "d"]), None),
+        (progress("a", "b", done=["c", "d"]), "tool_calls"),
         (progress("a", done=["a"]), None),
         (progress("a", done=["a", "a"]), "same_call"),
         (progress("b", done=["a", "a"]), None),
@@ -52,6 +55,12 @@ def test_usages_add_up_whatever_they_leave_out() -> None:
         "total_tokens": 3,
     }
     assert tokens_left(progress(usage=one), LIMITS) == 97
+
+
+def test_no_more_tokens_are_asked_for_than_can_be_paid() -> None:
+    assert tokens_left(progress(cost=0.395), LIMITS, Price(completion=10_000)) == 10
+    assert tokens_left(progress(cost=0.49999), LIMITS, Price(completion=10_000)) == 1
+    assert tokens_left(progress(cost=0.4), LIMITS, Price(prompt=10_000)) == 100
 
 
 def test_an_end_without_an_answer_names_its_limit() -> None:

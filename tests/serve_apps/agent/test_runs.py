@@ -36,8 +36,8 @@ class Replica:
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
 
-    def start(self, **more: Any) -> str:
-        response = self.client.post("/v1/agents/helper/runs", json={**QUESTION, **more})
+    def start(self, agent: str = "helper", **more: Any) -> str:
+        response = self.client.post(f"/v1/agents/{agent}/runs", json={**QUESTION, **more})
         assert response.status_code == 202, response.text
         run: str = response.json()["id"]
         return run
@@ -45,9 +45,9 @@ class Replica:
     def get(self, run: str, agent: str = "helper", tenant: str = "acme") -> httpx.Response:
         return self.client.get(f"/v1/agents/{agent}/runs/{run}", headers={TENANT_HEADER: tenant})
 
-    def ended(self, run: str) -> dict[str, Any]:
+    def ended(self, run: str, agent: str = "helper") -> dict[str, Any]:
         deadline = time.monotonic() + PATIENCE_S
-        while (shown := self.get(run).json())["status"] == "in_progress":
+        while (shown := self.get(run, agent).json())["status"] == "in_progress":
             assert time.monotonic() < deadline, shown
             time.sleep(0.05)
         result: dict[str, Any] = shown
@@ -153,6 +153,25 @@ def test_a_replica_that_ends_hands_its_runs_over_at_once(
         assert following.ended(run)["response"]["choices"][0]["message"]["content"] == "42"
 
 
+def test_a_graphs_run_goes_on_at_its_step_with_the_results_of_those_before(
+    gateway_url: str,
+    redis_server: RedisServer,
+    folder: Path,
+    models: FakeModels,
+) -> None:
+    models.script = [Says("They are", endless=True)]
+    with serving_replica("leaving", gateway_url, redis_server, folder) as leaving:
+        run = leaving.start("sums")
+        assert models.began.wait(PATIENCE_S)
+        assert {step["result"] for step in leaving.get(run, "sums").json()["steps"]} == {"42", "56"}
+    models.script = [Says("They are 42 and 56.")]
+    with serving_replica("next", gateway_url, redis_server, folder) as following:
+        shown = following.ended(run, "sums")
+    assert shown["response"]["choices"][0]["message"]["content"] == "They are 42 and 56."
+    assert len(shown["steps"]) == 3
+    assert models.turns[1]["messages"] == models.turns[0]["messages"]
+
+
 def test_a_replica_ends_though_redis_answers_as_its_work_is_cancelled() -> None:
     class Answers(RunStore):
         looks = 0
@@ -224,7 +243,7 @@ def test_runs_need_redis(replica: Replica, redis_server: RedisServer) -> None:
 @pytest.mark.parametrize(
     ("agent", "more", "status", "message"),
     [
-        ("helpr", {}, 404, "no such agent 'helpr'; there are helper"),
+        ("helpr", {}, 404, "no such agent 'helpr'; there are helper, sums"),
         ("helper", {"stream": True}, 400, "stream: a run is not streamed; leave it out"),
         ("helper", {"messages": []}, 400, "messages: required, a list that ends with a user's message"),
     ],
