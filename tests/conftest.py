@@ -5,10 +5,20 @@ from collections.abc import Iterator
 
 import pytest
 
+#: Before any test module is imported.
+_ROOT_LEVEL = logging.root.level
+
 
 @pytest.fixture(autouse=True)
-def _root_log_level() -> Iterator[None]:
-    """Take back what an import did to the log: vLLM's API server brings a library that keeps all but errors out."""
-    level = logging.root.level
+def _logs_as_before() -> Iterator[None]:
+    """Take back what imports and replicas do to the log.
+
+    vLLM's API server brings a library that keeps all but errors out; a replica sends what we log to stderr only.
+    """
+    ours = logging.getLogger("serve_apps")
+    before = ours.level, ours.propagate, [*ours.handlers]
+    logging.root.setLevel(min(logging.root.level, _ROOT_LEVEL))
     yield
-    logging.root.setLevel(level)
+    logging.root.setLevel(min(logging.root.level, _ROOT_LEVEL))
+    level, ours.propagate, ours.handlers = before
+    ours.setLevel(level)
