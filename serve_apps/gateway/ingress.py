@@ -139,6 +139,7 @@ class Ingress:
         )
         self._control = build_control(self._table, authenticator.check_readable, self._usage, self._may_name)
         self._page_paths = playground.PATHS if args.playground else frozenset()
+        self._unmeasured = _OPEN_PATHS | self._page_paths
         self._background: list[asyncio.Task[None]] = []
 
     def route_by(self, table: dict[str, Any]) -> None:
@@ -224,7 +225,7 @@ class Ingress:
             exchange.client_gone()
             raise
         finally:
-            if exchange.path not in _OPEN_PATHS | self._page_paths:
+            if exchange.path not in self._unmeasured:
                 self._telemetry.finished(exchange)
 
     async def _answer(self, call: _Call) -> None:

@@ -1,7 +1,6 @@
 """docs/gateway.md: its curl commands are asked of a real gateway, and its tables and examples are compared with it."""
 
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import yaml
 
 from serve_apps.common.protocol import TASK_PATHS
 from tests.chart.render import VALUES, application, render_chart
+from tests.docs.curl import ask, curls
 from tests.docs.markdown import REPOSITORY, commands
 from tests.serve_apps.gateway.conftest import GatewayServer, gateway, upstream  # noqa: F401  # fixtures
-from tests.serve_apps.gateway.servers import PATIENCE_S, Answer
+from tests.serve_apps.gateway.servers import Answer
 
 FILE = REPOSITORY / "docs" / "gateway.md"
 TEXT = FILE.read_text()
@@ -25,13 +25,6 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "Hi."}]},
     "/v1/embeddings": {"data": [{"index": 0, "embedding": [0.5]}]},
 }
-
-
-def curls() -> list[str]:
-    """The curl commands, as a shell reads them."""
-    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", TEXT)
-    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
-    return [line for line in lines if line.startswith("curl ")]
 
 
 async def model(answer: Answer) -> None:
@@ -65,18 +58,10 @@ def served(
     return server
 
 
-@pytest.mark.parametrize("command", curls())
+@pytest.mark.parametrize("command", curls(FILE))
 def test_a_command_gets_an_answer(command: str, served: GatewayServer) -> None:
-    done = subprocess.run(
-        ["bash", "-c", command.replace("curl ", "curl --silent --show-error --fail-with-body ", 1)],
-        env={"URL": served.url, "KEY": served.key, "PATH": "/usr/bin:/bin", "no_proxy": "*"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert expected(command) in done.stdout.replace('": ', '":')
+    printed = ask(command, served)
+    assert expected(command) in printed.replace('": ', '":')
 
 
 def expected(command: str) -> str:
@@ -99,7 +84,7 @@ PATHS = {
 
 
 def test_all_curl_commands_are_found() -> None:
-    assert len(curls()) == sum(words[0] == "curl" for words in commands(FILE)) > 0
+    assert len(curls(FILE)) == sum(words[0] == "curl" for words in commands(FILE)) > 0
 
 
 def table_rows(header: str) -> list[list[str]]:

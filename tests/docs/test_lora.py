@@ -1,7 +1,6 @@
 """docs/lora.md: its curl commands are asked of a real gateway, its examples rendered, its codes compared."""
 
 import re
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -9,23 +8,16 @@ import pytest
 import yaml
 
 from tests.chart.render import VALUES, application, render_chart
+from tests.docs.curl import ask, curls
 from tests.docs.markdown import REPOSITORY, commands
 from tests.serve_apps.gateway.conftest import GatewayServer, gateway, upstream  # noqa: F401  # fixtures
 from tests.serve_apps.gateway.fake_vllm import vllm
-from tests.serve_apps.gateway.servers import PATIENCE_S
 
 FILE = REPOSITORY / "docs" / "lora.md"
 TEXT = FILE.read_text()
 PRESET = VALUES / "multi-lora.yaml"
 #: What the answer to each command has.
 EXPECTED = {'"model": "tuned:sql"': '"model":"sql"', '"stream": true': "data: [DONE]", "/models/": '"parent":"tuned"'}
-
-
-def curls() -> list[str]:
-    """The curl commands, as a shell reads them."""
-    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", TEXT)
-    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
-    return [line for line in lines if line.startswith("curl ")]
 
 
 @pytest.fixture
@@ -40,23 +32,15 @@ def served(
     return gateway(models)
 
 
-@pytest.mark.parametrize("command", curls())
+@pytest.mark.parametrize("command", curls(FILE))
 def test_a_command_gets_an_answer(command: str, served: GatewayServer) -> None:
-    done = subprocess.run(
-        ["bash", "-c", command.replace("curl ", "curl --silent --show-error --fail-with-body ", 1)],
-        env={"URL": served.url, "KEY": served.key, "PATH": "/usr/bin:/bin", "no_proxy": "*"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    printed = ask(command, served)
     (expected,) = (text for part, text in EXPECTED.items() if part in command)
-    assert expected in done.stdout
+    assert expected in printed
 
 
 def test_all_curl_commands_are_found() -> None:
-    assert len(curls()) == sum(words[0] == "curl" for words in commands(FILE)) == len(EXPECTED)
+    assert len(curls(FILE)) == sum(words[0] == "curl" for words in commands(FILE)) == len(EXPECTED)
 
 
 @pytest.mark.parametrize("block", re.findall(r"(?ms)^```yaml\n(.*?)^```$", TEXT))
