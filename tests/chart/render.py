@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,11 @@ def helm(*arguments: str, values: Mapping[str, Any] | None = None, files: Sequen
         RenderRefused: Helm failed.
     """
     command = [str(gotools.helm()), *arguments, *(f"--values={file}" for file in files), "--values=-"]
-    done = subprocess.run(command, input=yaml.safe_dump(values or {}), capture_output=True, text=True, check=False)
+    # Helm lives for less than a second: a fifth of it would be spent on freeing memory.
+    environment = {**os.environ, "GOGC": "off"}
+    done = subprocess.run(
+        command, input=yaml.safe_dump(values or {}), env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RenderRefused(_message(done.stderr))
     return done.stdout
