@@ -20,7 +20,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-canary key images plan doctor redis-server chromium bench-gateway bench-rag bench-routing test test-unit test-chart test-serve test-model e2e lint $(LINTS) \
-    cluster cluster-down packages format generate golden verify lock environment tools clean
+    cluster cluster-down packages format generate golden verify release lock environment tools clean
 
 ##@ Use
 
@@ -45,8 +45,9 @@ plan: environment ## What a values file costs an hour, what fits, how long its m
 	@$(RUN) -m tools.plan "$(or $(FILE),values/rag.yaml)" "$(or $(ENVIRONMENT),values/environments/eks-prod.yaml)" \
 	    $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-doctor: environment ## Check the cluster of KUBECONFIG before an install: one line each, ok or what to do
-	@$(RUN) -m tools.doctor $(if $(FILE),"$(FILE)") $(if $(ENVIRONMENT),"$(ENVIRONMENT)")
+doctor: environment ## Check the cluster of KUBECONFIG before an install: one line each, ok or what to do (FILE= ENVIRONMENT= NAMESPACE=)
+	@$(RUN) -m tools.doctor $(if $(FILE),"$(FILE)") $(if $(ENVIRONMENT),"$(ENVIRONMENT)") \
+	    $(if $(NAMESPACE),--namespace "$(NAMESPACE)")
 
 ##@ Test
 
@@ -118,17 +119,20 @@ format: environment ## Format and mend what ruff can
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 
-generate: environment ## Write the chart's schema and the values table of its README
+generate: environment ## Write the chart's schema and docs/values.md
 	@$(RUN) -m tools.chart.schema
-	@$(RUN) -m tools.chart.readme
+	@$(RUN) -m tools.chart.reference
 
 golden: environment ## Render the presets into tests/chart/golden
 	@$(RUN) -m tests.chart.golden
 
 verify: environment ## Fail if anything that is generated is out of date
 	@$(RUN) -m tools.chart.schema --check
-	@$(RUN) -m tools.chart.readme --check
+	@$(RUN) -m tools.chart.reference --check
 	@$(RUN) -m tests.chart.golden --check
+
+release: environment ## Package the chart and write its release's text into dist/ (VERSION=0.1.0 SIGN_KEY=…)
+	@$(RUN) -m tools.release "$(VERSION)" $(if $(SIGN_KEY),--sign-key "$(SIGN_KEY)")
 
 lock: environment ## Write the lock files (UPGRADE=1 takes the newest versions that are allowed)
 	@$(RUN) -m tools.lock $(if $(UPGRADE),--upgrade)

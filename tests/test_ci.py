@@ -3,12 +3,18 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
+
+from tools.images.image import IMAGES, RELEASED, version
 
 REPOSITORY = Path(__file__).parents[1]
 RUN = REPOSITORY / ".ci" / "run"
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yaml"))
 WORKFLOW = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yaml").read_text())
+RELEASE = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "release.yaml").read_text())
 
 
 def test_both_run_the_same_targets() -> None:
@@ -16,6 +22,53 @@ def test_both_run_the_same_targets() -> None:
     steps = [step["run"] for step in WORKFLOW["jobs"]["test"]["steps"] if "run" in step]
     assert steps == [f"make {target}" for target in targets]
     assert "test" in targets
+
+
+def steps(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_a_workflow_may_read_and_pins_what_it_uses_and_shows_no_secret_to_a_shell(file: Path) -> None:
+    workflow = yaml.safe_load(file.read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for step in steps(workflow):
+        assert re.search(r"@v\d+$", step.get("uses", "@v0")), step
+        # A secret in a script's text could end it; in its environment it cannot.
+        assert "${{" not in step.get("run", ""), step
+
+
+def test_every_image_is_signed_and_its_contents_attested() -> None:
+    (job,) = RELEASE["jobs"].values()
+    assert job["permissions"] == {"contents": "write", "id-token": "write"}
+    (script,) = (step["run"] for step in steps(RELEASE) if "cosign attest" in step.get("run", ""))
+    built = re.search(r'make images NAMES="([^"]+)"', script)
+    assert built
+    assert set(built[1].split()) == set(RELEASED)
+    looped = re.search(r"for image in (.*); do", script)
+    assert looped
+    references = {f"llm-serving/{image.replace('$version', version())}" for image in looped[1].split()}
+    assert references == {IMAGES[name].reference for name in RELEASED}
+    for command in ("docker push", "syft", "cosign sign --yes", "cosign attest --yes --type spdxjson"):
+        assert command in script.partition(looped[0])[2]
+
+
+def test_the_chart_is_packaged_before_anything_is_published_and_signed_after() -> None:
+    scripts = [step["run"] for step in steps(RELEASE) if "run" in step]
+    first, pushed, charts = (
+        next(index for index, script in enumerate(scripts) if words in script)
+        for words in ("make release VERSION=", "docker push", 'push dist/llm-serving-*.tgz "oci://')
+    )
+    assert first < pushed < charts
+    assert 'cosign sign --yes "$REGISTRY/charts/llm-serving@' in scripts[charts]
+
+
+def test_the_documents_verify_what_this_workflow_signs() -> None:
+    told = (REPOSITORY / "docs" / "releases.md").read_text()
+    identity = "https://github.com/$REPOSITORY/.github/workflows/release.yaml@refs/tags/v$VERSION"
+    assert told.count(f'--certificate-identity "{identity}"') == 2
+    assert RELEASE[True]["push"]["tags"] == ["v*"]  # YAML reads `on` as true
+    assert "spdxjson" in told
 
 
 def test_a_failing_target_fails_the_run(tmp_path: Path) -> None:

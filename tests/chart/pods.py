@@ -19,7 +19,7 @@ def pods(objects: Sequence[dict[str, Any]]) -> dict[str, Pod]:
         found[group["groupName"]] = _worker(group, cluster_name)
     if "gcsFaultToleranceOptions" in cluster:
         found["redis-cleanup"] = _redis_cleanup(found["head"])
-    for kind in ("Deployment", "StatefulSet"):
+    for kind in ("DaemonSet", "Deployment", "StatefulSet"):
         for owner, one in of_kind(objects, kind).items():
             found[owner] = _pod(owner, one["spec"]["template"])
             for claim in one["spec"].get("volumeClaimTemplates", ()):

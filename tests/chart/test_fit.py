@@ -15,6 +15,8 @@ PUBLISHED = {
     "Qwen2.5-14B-Instruct": 29_540_067_328,
     "Qwen2.5-32B-Instruct": 65_527_752_704,
     "Qwen2.5-72B-Instruct": 145_412_407_296,
+    "Qwen3-8B": 16_381_470_720,
+    "Qwen3-32B": 65_524_246_528,
     "Llama-3.1-8B-Instruct": 16_060_522_496,
     "Llama-3.3-70B-Instruct": 141_107_412_992,
 }

@@ -47,5 +47,6 @@ def test_it_answers_every_question_of_the_doctors(kube_apiserver: ApiServer) -> 
     assert found.kubernetes.startswith("1.34.")
     assert found.definitions.keys() >= DEFINITIONS.keys()
     assert "v1" in found.definitions["rayservices.ray.io"]
-    assert (found.nodes, found.node_pools, found.storage_classes) == ([], [], {})
+    assert (found.nodes, found.node_pools, found.storage_classes) == ([], {}, {})
+    assert (found.quotas, found.bounds) == ([], [])
     assert "apps" in found.api_groups

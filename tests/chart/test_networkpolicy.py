@@ -219,6 +219,14 @@ def test_every_pod_of_the_release_is_behind_a_policy(network: Network) -> None:
         assert not network.may(STRANGER, name, 1)
 
 
+def test_pods_that_hold_images_talk_to_nobody() -> None:
+    pulling = Network({**VALUES, "image": {"prePull": ["0.2.0"]}})
+    for port in (80, 443, GATEWAY):
+        assert pulling.reach("llm-serving-pull-l4", port) == set()
+        assert not pulling.may("cpu", "llm-serving-pull-l4", port)
+        assert not pulling.may("llm-serving-pull-l4", INTERNET, port)
+
+
 def test_there_are_none_if_they_are_switched_off() -> None:
     assert of_kind(render_chart({"networkPolicy": {"enabled": False}}), "NetworkPolicy") == {}
 

@@ -1,6 +1,16 @@
+import re
 from typing import Any
 
-from tests.chart.render import of_kind, render_chart, the
+import pytest
+import yaml
+
+from tests.chart.render import REPOSITORY, of_kind, render_chart, the, worker_group
+from tools.kube_apiserver import ApiServer
+
+#: The examples of the page, by the heading they stand under.
+PAGE = re.findall(
+    r"(?ms)^(?:## |\*\*)([^\n*]+)(?:(?!^## |^\*\*).)*?```yaml\n(.*?)^```", (REPOSITORY / "docs/nodes.md").read_text()
+)
 
 
 def pool(**entry: Any) -> dict[str, Any]:
@@ -64,3 +74,28 @@ def test_every_pool_says_what_it_is_for() -> None:
     for one in pools.values():
         description = one["metadata"]["annotations"]["kubernetes.io/description"]
         assert description == "GPU nodes for the Ray workers of llm-serving."
+
+
+@pytest.mark.parametrize("example", [text for _, text in PAGE], ids=[heading for heading, _ in PAGE])
+def test_karpenter_accepts_what_the_page_shows(example: str, kube_apiserver: ApiServer) -> None:
+    values = yaml.safe_load(example)
+    objects = render_chart(values)
+    assert of_kind(objects, "NodePool").keys() == values.get("nodePools", {}).keys()
+    assert of_kind(objects, "EC2NodeClass").keys() == values.get("nodeClasses", {}).keys()
+    kube_apiserver.dry_run(objects)
+
+
+def test_every_example_of_the_page_is_found() -> None:
+    assert len(PAGE) == (REPOSITORY / "docs/nodes.md").read_text().count("```yaml") > 5
+
+
+def test_a_floor_on_demand_and_spot_above_take_the_same_models() -> None:
+    """Serve places replicas by what a worker has, whatever its node costs."""
+    objects = render_chart(yaml.safe_load((REPOSITORY / "tests/chart/cases/spot.yaml").read_text()))
+    floor, above = worker_group(objects, "l40s"), worker_group(objects, "l40s-spot")
+    assert floor["labels"]["llm-serving/accelerator"] == above["labels"]["llm-serving/accelerator"] == "L40S-x1"
+    assert (floor["minReplicas"], floor["maxReplicas"]) == (2, 2)
+    pools = [group["template"]["spec"]["nodeSelector"]["karpenter.sh/nodepool"] for group in (floor, above)]
+    assert pools == ["gpu-on-demand", "gpu-spot"]
+    of_pool = of_kind(objects, "NodePool")["gpu-on-demand"]["spec"]["template"]["spec"]["requirements"]
+    assert of_pool == [{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}]

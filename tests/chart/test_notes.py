@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.chart.render import CHAT, DOCS, EMBEDDER, notes
+from tests.chart.test_ec2nodeclass import SPEC as NODE_CLASS
 
 MODELS: dict[str, Any] = {"chat": CHAT, "embedder": EMBEDDER}
 #: Values that give no warning.
@@ -42,19 +43,55 @@ def requests(values: dict[str, Any]) -> list[str]:
 
 
 def test_the_notes_add_up_what_is_requested() -> None:
-    # The head: 4 CPUs, 16 GiB. The group cpu: 3 and 10. One worker with an L4: 3 and 12.
+    # The head: 4 CPUs, 16 GiB, and half of one each for the autoscaler. The group cpu: 3 and 10. One worker with an
+    # L4: 3 and 12.
     assert requests({**QUIET, "models": {"chat": {**CHAT, "replicas": {"min": 1, "max": 3}}}}) == [
-        "  at least 10 CPUs, 38 GiB of memory, 1 GPUs",
-        "  at most 25 CPUs, 92 GiB of memory, 3 GPUs",
+        "  at least 10.5 CPUs, 39 GiB of memory, 1 GPUs",
+        "  at most 25.5 CPUs, 93 GiB of memory, 3 GPUs",
     ]
+
+
+def test_the_notes_say_what_the_nodes_cost_and_which_pods_fit_none_of_the_table() -> None:
+    # A head and a worker for pipelines on an m7i.2xlarge and an m7i.xlarge, a g6.xlarge for the model.
+    values = {**QUIET, "models": {"chat": CHAT}}
+    told = "On AWS, on demand, 1.41 to 2.02 dollars an hour (`make plan` says of what).\n"
+    assert told in notes(values)
+    large = {"resources": {"requests": {"cpu": "200", "memory": "16Gi"}}}
+    assert " dollars an hour, without head, which fit none of its nodes (`make plan`" in notes(
+        {**values, "head": large}
+    )
+
+
+def test_the_notes_say_how_long_a_model_of_known_size_takes_to_start() -> None:
+    chat = {**CHAT, "source": "s3://models/Qwen2.5-7B-Instruct"}
+    told = "s from nothing to the first answer: node 120, image 167, process 40, weights 49"
+    assert f"453 {told}, compile 61, graphs 16\n" in notes({**QUIET, "models": {"chat": chat}})
+    eager = {**chat, "engine": {"enforce_eager": True}}
+    assert f"376 {told}\n" in notes({**QUIET, "models": {"chat": eager}})
+    assert "from nothing" not in notes({**QUIET, "models": {"chat": CHAT}})
 
 
 def test_two_replicas_on_a_worker_are_one_worker_and_standalone_ones_have_their_own_share() -> None:
     half = {"accelerator": {"type": "L40S", "count": 2}, "replicas": {"min": 2, "max": 2}}
     assert requests({**QUIET, "models": {"chat": {**CHAT, **half}}})[0].endswith("4 GPUs")
     assert requests({**QUIET, "models": {"chat": {**CHAT, **half, "runtime": "standalone"}}})[0] == (
-        "  at least 19 CPUs, 122 GiB of memory, 4 GPUs"
+        "  at least 19.5 CPUs, 123 GiB of memory, 4 GPUs"
     )
+
+
+def test_what_finds_no_room_in_a_group_is_counted_for_one_with_like_workers() -> None:
+    spot = {"order": 100, "accelerator": {"type": "L4"}, "maxReplicas": 4}
+    groups = {"l4": {"minReplicas": 2, "maxReplicas": 2}, "l4-spot": spot}
+    chat = {**CHAT, "replicas": {"min": 1, "max": 5}}
+    values = {**QUIET, "models": {"chat": chat}, "workerGroups": groups}
+    assert [line.rpartition(", ")[2] for line in requests(values)] == ["2 GPUs", "5 GPUs"]
+    assert warnings(values) == []
+    named = {**values, "models": {"chat": {**chat, "workerGroup": "l4-spot"}}}
+    assert [line.rpartition(", ")[2] for line in requests(named)] == ["3 GPUs", "6 GPUs"]
+    assert warnings(named) == [
+        "[WARNING] workerGroups.l4-spot: its models may grow to 5 x L4, its workers have 4 at most. "
+        "Raise maxReplicas or lower the models' replicas.max."
+    ]
 
 
 def test_small_requests_are_read_as_kubernetes_reads_them() -> None:
@@ -67,7 +104,7 @@ def test_small_requests_are_read_as_kubernetes_reads_them() -> None:
         "workerGroups": {"cpu": {**small, "maxReplicas": 1}},
         "redis": redis,
     }
-    assert requests(values)[0] == "  at least 0.8 CPUs, 2 GiB of memory, 0 GPUs"
+    assert requests(values)[0] == "  at least 1.3 CPUs, 2 GiB of memory, 0 GPUs"
 
 
 def test_the_notes_name_adapters_as_clients_do() -> None:
@@ -133,6 +170,10 @@ def released(tenants: dict[str, Any] | None = None, price: float | None = None, 
     }
 
 
+def node_class(**more: Any) -> dict[str, Any]:
+    return {"nodeClasses": {"gpu": {"spec": {**NODE_CLASS, **more}}}}
+
+
 WARNINGS: dict[str, tuple[dict[str, Any], str]] = {
     "no authentication": (
         {"security": {"auth": "none"}},
@@ -180,6 +221,16 @@ WARNINGS: dict[str, tuple[dict[str, Any], str]] = {
         "[WARNING] gateway.tenants.team-a.monthlyBudget: without a Redis a gateway that restarts forgets what was "
         "spent. Set redis.",
     ),
+    "a volume that may not be encrypted": (
+        node_class(blockDeviceMappings=[{"deviceName": "/dev/xvda", "ebs": {"volumeSize": "500Gi"}}]),
+        "[WARNING] nodeClasses.gpu.spec.blockDeviceMappings: /dev/xvda is not encrypted unless the account does so by "
+        "itself. Set ebs.encrypted to true.",
+    ),
+    "a node's credentials for everybody": (
+        node_class(metadataOptions={"httpTokens": "optional"}),
+        "[WARNING] nodeClasses.gpu.spec.metadataOptions.httpTokens: without tokens a pod may be tricked into telling "
+        "its node's credentials. Set required.",
+    ),
     "batches in a pod": (
         {"batch": {"enabled": True, "storage": "file:///tmp/batches"}},
         "[WARNING] batch.storage is a folder in the pod: files and batches go with the pod. Use a bucket or "
@@ -208,6 +259,12 @@ def test_batches_in_a_bucket_or_on_a_claim_are_usual(storage: str, claim: str) -
     values = {**QUIET, "batch": {"enabled": True, "storage": storage}, "pipelines": {"dataClaim": claim}}
     assert warnings(values) == []
     assert f"batches (/v1/files and /v1/batches, in {storage})" in notes(values)
+
+
+def test_encrypted_volumes_and_tokens_are_usual() -> None:
+    mappings = [{"deviceName": "/dev/xvda", "ebs": {"volumeSize": "500Gi", "encrypted": True}}]
+    values = node_class(blockDeviceMappings=mappings, metadataOptions={"httpTokens": "required"})
+    assert warnings({**QUIET, **values}) == []
 
 
 def test_documents_on_a_claim_are_usual() -> None:

@@ -218,6 +218,20 @@ def test_claims_with_weights_are_mounted_where_sources_look_for_them() -> None:
     assert "/mnt/models/weights" not in mounts(rendered["l40s"])
 
 
+def test_what_models_download_and_compile_goes_with_the_pod_or_stays_on_a_claim() -> None:
+    def cache(**more: Any) -> dict[str, Any]:
+        """What is mounted over the home, and below it."""
+        group = groups({"workerGroups": {"l4": more}})["l4"]
+        volumes = {one["name"]: one for one in group["template"]["spec"]["volumes"]}
+        mounts = ray_container(group)["volumeMounts"]
+        return {one["mountPath"]: volumes[one["name"]] for one in mounts if one["mountPath"].startswith("/home")}
+
+    home = {"/home/ray": {"name": "home", "emptyDir": {}}}
+    kept = {"/home/ray/.cache": {"name": "cache", "persistentVolumeClaim": {"claimName": "cache"}}}
+    assert cache() == home
+    assert cache(cacheClaim="cache") == home | kept
+
+
 def test_documents_go_with_the_pod_or_stay_on_a_claim() -> None:
     def data(group: dict[str, Any]) -> dict[str, Any]:
         (found,) = (one for one in group["template"]["spec"]["volumes"] if one["name"] == "data")
@@ -257,3 +271,20 @@ def test_workers_use_the_charts_account_without_its_token_and_the_head_the_opera
 def test_pods_bear_the_release_and_nothing_of_kuberays() -> None:
     labels = worker_group(render_chart(release="prod"), "cpu")["template"]["metadata"]["labels"]
     assert labels == {"app.kubernetes.io/instance": "prod"}
+
+
+def test_workers_of_a_group_spread_over_nodes_and_zones_and_the_head_is_one() -> None:
+    objects = render_chart()
+    pods = {"app.kubernetes.io/instance": "llm-serving", "ray.io/group": "l4"}
+    assert worker_group(objects, "l4")["template"]["spec"]["topologySpreadConstraints"] == [
+        {
+            "topologyKey": key,
+            "maxSkew": 1,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": pods},
+            # While a second RayCluster takes over, each counts its own.
+            "matchLabelKeys": ["ray.io/cluster"],
+        }
+        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    ]
+    assert "topologySpreadConstraints" not in ray_cluster(objects)["headGroupSpec"]["template"]["spec"]

@@ -10,7 +10,7 @@ import yaml
 
 from serve_apps.gateway.config import RoutingTable
 from tests.chart.presets import COMBINATIONS, ENVIRONMENTS, GOLDEN, PRESETS, golden_files, objects
-from tests.chart.render import VALUES, application, of_kind, render_chart, serve_config
+from tests.chart.render import VALUES, application, notes, of_kind, render_chart, serve_config
 from tools.kube_apiserver import ApiServer
 
 FILES = [*(VALUES / f"{name}.yaml" for name in PRESETS), *(VALUES / "environments" / f"{n}.yaml" for n in ENVIRONMENTS)]
@@ -77,6 +77,14 @@ def test_its_releases_name_models_and_its_budgets_have_prices(combination: str) 
         assert all(model.price for model in table.models.values())
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_in_development_no_model_holds_a_gpu_while_nobody_asks(preset: str) -> None:
+    for app in serve_config(objects(f"{preset}-eks-dev"))["applications"]:
+        if app["import_path"] == "serve_apps.llm.app:build_app":
+            assert app["deployments"][0]["autoscaling_config"]["min_replicas"] == 0, app["name"]
+    assert of_kind(objects(f"{preset}-eks-dev"), "Deployment") == {}
+
+
 def test_local_and_ci_serve_the_same() -> None:
     local, ci = (
         yaml.safe_load((VALUES / "environments" / f"{name}.yaml").read_text())["overrides"] for name in ("local", "ci")
@@ -94,6 +102,17 @@ def test_weights_are_pinned(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_a_chat_model_on_gpus_is_known_to_fit(preset: str) -> None:
+    """Weights and KV cache are reckoned only where the model's size is known."""
+    files = [VALUES / f"{preset}.yaml", VALUES / "environments" / "eks-prod.yaml"]
+    lines = notes(files=files).splitlines()
+    models = [index for index, line in enumerate(lines) if re.match(r"  \S+ \(generate\) from ", line)]
+    assert models or preset == "embeddings"
+    for index in models:
+        assert re.search(r"GB of weights and room for \d+ tokens .*: [1-9][0-9.]* requests of", lines[index + 1])
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_model_takes_ten_lines_at_most(preset: str) -> None:
     text = (VALUES / f"{preset}.yaml").read_text()
     block = re.search(r"^models:\n((?:  .*\n)+)", text, re.MULTILINE)
@@ -106,7 +125,7 @@ def test_a_model_takes_ten_lines_at_most(preset: str) -> None:
 def test_each_file_opens_with_its_contract(file: Path) -> None:
     head = file.read_text().partition("\n\n")[0]
     assert all(line.startswith("#") for line in head.splitlines())
-    subjects = ("Needs", "Change") if file.stem in ("eks-prod", "gke") else ("Model", "Hardware")
+    subjects = ("Needs", "Change") if file.stem.startswith(("eks-", "gke")) else ("Model", "Hardware")
     for subject in (*subjects, "Load", "Leaves out"):
         assert f"\n# {subject}" in head, subject
 

@@ -8,15 +8,15 @@ import pytest
 import yaml
 
 from tests.chart.render import CHART, CHAT, DOCS, EMBEDDER, RenderRefused, render_chart
-from tools.chart import readme, schema
+from tools.chart import reference, schema
 
 
 def test_it_is_up_to_date() -> None:
     assert schema.SCHEMA.read_text() == schema.text(), "run `make generate`"
 
 
-def test_the_readmes_tables_are_up_to_date() -> None:
-    assert readme.README.read_text() == readme.text(), "run `make generate`"
+def test_the_page_of_every_value_is_up_to_date() -> None:
+    assert reference.PAGE.read_text() == reference.text(), "run `make generate`"
 
 
 def objects(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -49,6 +49,7 @@ VERBATIM = {
     "nodeSelector",
     "operators",
     "parameters",
+    "parentRefs",
     "podTemplate",
     "policy",
     "pullSecrets",
@@ -69,7 +70,7 @@ def test_every_object_the_chart_or_an_application_reads_is_closed() -> None:
 
 
 def test_every_key_has_a_meaning() -> None:
-    assert [row.path for row in readme.rows() if not row.description] == []
+    assert [row.path for row in reference.rows() if not row.description] == []
 
 
 def test_every_default_is_written_out_in_the_order_of_the_schema() -> None:

@@ -55,6 +55,15 @@ def group(name: str, **more: Any) -> dict[str, Any]:
     return {"workerGroups": {name: more}}
 
 
+#: Two workers on demand, and more of the same on spot.
+SPOT: dict[str, Any] = {
+    "workerGroups": {
+        "l4": {"minReplicas": 2, "maxReplicas": 2},
+        "l4-spot": {"order": 100, "accelerator": {"type": "L4"}, "maxReplicas": 4},
+    }
+}
+
+
 def elsewhere(runtime: str, **more: Any) -> dict[str, Any]:
     return {"models": {"provider": {"runtime": runtime, "url": "https://api.example.com", **more}}}
 
@@ -85,6 +94,17 @@ def ingress(host: str, **more: Any) -> dict[str, Any]:
     """An Ingress whose controller may reach the gateway."""
     clients: dict[str, Any] = {"networkPolicy": {"clients": [{"namespaceSelector": {}}]}}
     return {"ingress": {"enabled": True, "host": host}, **clients, **more}
+
+
+def http_route(parents: Any = None, hostnames: Any = None, **more: Any) -> dict[str, Any]:
+    """An HTTPRoute whose controller may reach the gateway."""
+    route = {
+        "enabled": True,
+        "parentRefs": [{"name": "public"}] if parents is None else parents,
+        "hostnames": ["llm.example.com"] if hostnames is None else hostnames,
+    }
+    clients: dict[str, Any] = {"networkPolicy": {"clients": [{"namespaceSelector": {}}]}}
+    return {"httpRoute": route, **clients, **more}
 
 
 def dashboard(host: str = "ray.example.com", tls: Any = None, **more: Any) -> dict[str, Any]:
@@ -599,9 +619,15 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "least replicas beyond the group": (
         {**chat(replicas={"min": 3, "max": 3}), **group("l4", maxReplicas=2)},
-        "workerGroups.l4.maxReplicas: the models' least replicas need 3 x L4, but 2 workers of 1 have 2; "
+        "workerGroups.l4.maxReplicas: the models' least replicas need 3 x L4, but workers of 1 have 2 at most; "
         "raise maxReplicas or lower replicas.min",
         {**chat(replicas={"min": 2, "max": 3}), **group("l4", maxReplicas=2)},
+    ),
+    "least replicas beyond the group that a model names": (
+        {**chat(workerGroup="l4", replicas={"min": 3, "max": 3}), **SPOT},
+        "workerGroups.l4.maxReplicas: the models' least replicas need 3 x L4, but workers of 1 have 2 at most; "
+        "raise maxReplicas or lower replicas.min",
+        {**chat(replicas={"min": 3, "max": 3}), **SPOT},
     ),
     "no place for the gateway": (
         group("cpu", enabled=False),
@@ -916,9 +942,36 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "an Ingress whose controller is kept out": (
         ingress(host="llm.example.com", networkPolicy={"clients": []}),
-        "networkPolicy.clients: empty, so the Ingress' controller may not reach the gateway; set its namespace or its "
+        "networkPolicy.clients: empty, so the Ingress's controller may not reach the gateway; set its namespace or its "
         "addresses",
         ingress(host="llm.example.com", networkPolicy={"enabled": False}),
+    ),
+    "an HTTPRoute without keys": (
+        http_route(security={"auth": "none"}),
+        "httpRoute.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys or jwt",
+        http_route(),
+    ),
+    "an HTTPRoute to a port on loopback": (
+        http_route(gateway={"host": "127.0.0.1"}),
+        "gateway.host: 127.0.0.1 is reached from inside the pod only, and an HTTPRoute comes from outside; set 0.0.0.0",
+        http_route(gateway={"host": "0.0.0.0"}),
+    ),
+    "an HTTPRoute whose controller is kept out": (
+        http_route(networkPolicy={"clients": []}),
+        "networkPolicy.clients: empty, so the HTTPRoute's controller may not reach the gateway; set its namespace or "
+        "its addresses",
+        http_route(networkPolicy={"enabled": False}),
+    ),
+    "an HTTPRoute without a Gateway": (
+        http_route(parents=[]),
+        "httpRoute.parentRefs: missing; set the Gateway it belongs to, for example [{name: public, namespace: "
+        "gateways}]",
+        http_route(),
+    ),
+    "an HTTPRoute of every host": (
+        http_route(hostnames=[]),
+        "httpRoute.hostnames: missing, so it would take the paths of every host of the Gateway; set [llm.example.com]",
+        http_route(),
     ),
     "a dashboard that anyone may use": (
         dashboard(security={"ray": {"auth": "none"}}),
@@ -1106,8 +1159,8 @@ def test_everything_wrong_is_said_at_once() -> None:
     assert [line.partition(":")[0] for line in str(refusal.value).splitlines()] == [
         "models.chat.replicas",
         "models.chat.drainSeconds",
-        "ingress.host",
         "networkPolicy.clients",
+        "ingress.host",
     ]
 
 

@@ -28,6 +28,10 @@ PROVEN_BY = {
     ),
     r".* -m tools\.cluster (lose|join) node2": "tests/e2e/test_cluster.py::test_a_node_is_lost_and_comes_back",
     r"make doctor .*": "tests/tools/doctor/test_main.py::test_it_says_what_a_release_lacks",
+    r"make release VERSION=.*": (
+        "tests/tools/test_release.py::test_the_package_and_the_notes_have_what_changed_in_that_version"
+    ),
+    r"(cosign|gpg|helm verify) .*": "tests/test_ci.py::test_the_documents_verify_what_this_workflow_signs",
     r"make lock": "tests/tools/test_lock.py::test_a_lock_has_all_that_its_intent_names",
     r"make bench-gateway": (
         "tests/bench/gateway/test_main.py::test_a_quick_run_measures_two_systems_and_writes_three_files"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tools.chart import generated
-from tools.chart.readme import read_manual
+from tools.chart.reference import read_manual
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ keys are in the chart's _validate.tpl, and so are those whose message should nam
 sources). Docstrings describe the keys of named entries; values.yaml describes the rest.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -269,6 +269,7 @@ class Images(Config):
     pull_policy: Literal["Always", "IfNotPresent", "Never"]
     """As in a pod."""
     pull_secrets: list[Verbatim]
+    pre_pull: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,54}$")]]
     serve: Image
     vllm: Image
     vllm_cpu: Image
@@ -325,6 +326,8 @@ class WorkerGroup(Config):
     budget."""
     node_pool: str | None = None
     """An entry of nodePools: its nodes only, its taints tolerated."""
+    cache_claim: str | None = None
+    """A PersistentVolumeClaim for what its models download and compile; unless set, that goes with the pod."""
     model_claims: list[str] | None = None
     """PersistentVolumeClaims with weights, for sources pvc://<claim>/path; mounted read-only."""
     pod_template: Verbatim | None = None
@@ -373,6 +376,17 @@ class Ingress(Config):
     annotations: dict[str, str]
     """As in an Ingress, for its controller."""
     tls: list[Verbatim]
+
+
+class HttpRoute(Config):
+    """The HTTPRoute."""
+
+    enabled: bool
+    parent_refs: list[Verbatim]
+    hostnames: list[str]
+    annotations: dict[str, str]
+    """As in an HTTPRoute, for its controller."""
+    timeouts: dict[str, str]
 
 
 class Dashboard(Config):
@@ -541,6 +555,7 @@ class Values(Config):
     node_pools: dict[str, NodePool | None]
     node_classes: dict[str, NodeClass | None]
     ingress: Ingress
+    http_route: HttpRoute
     dashboard: Dashboard
     security: Security
     service_account: ServiceAccount

@@ -43,11 +43,14 @@ def kubectl(*arguments: str) -> str:
 def versions() -> Versions:
     """What the chart is made for: its own bound, and what versions.yaml says is tested."""
     stated = yaml.safe_load((REPOSITORY / "versions.yaml").read_text())
-    bound = yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     return Versions(
-        kubernetes=bound.removeprefix(">=").removesuffix("-0"),
+        kubernetes=chart["kubeVersion"].removeprefix(">=").removesuffix("-0"),
         tested_kubernetes=stated["tools"]["kubernetes"]["version"],
         kuberay=stated["definitions"]["github.com/ray-project/kuberay/ray-operator"],
+        chart=chart["appVersion"],
+        ray=stated["packages"]["ray"],
+        vllm=stated["packages"]["vllm"],
     )
 
 
@@ -56,11 +59,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make doctor", description=__doc__)
     default = [REPOSITORY / "values" / "rag.yaml"]
     parser.add_argument("files", nargs="*", type=Path, default=default, help="values files (FILE=, ENVIRONMENT=)")
+    parser.add_argument("--namespace", help="of the release; that of the kubeconfig unless given (NAMESPACE=)")
     arguments = parser.parse_args()
+    in_namespace = [f"--namespace={arguments.namespace}"] if arguments.namespace else []
     try:
         with tempfile.TemporaryDirectory() as scratch:
             needed = wanted(render(helm(), arguments.files, Path(scratch)))
-        cluster = read(kubectl)
+        cluster = read(lambda *words: kubectl(*words, *in_namespace))
     except (CannotAsk, ToolUnavailable, ValueError) as error:
         print(f"doctor: {error}", file=sys.stderr)
         return 2

@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from tools.doctor import room
 from tools.doctor.cluster import Cluster
-from tools.doctor.wanted import Place, Wanted
+from tools.doctor.finding import Finding
+from tools.doctor.wanted import Wanted
 
 #: The NVIDIA driver that the image's CUDA 13 asks for.
 #: https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/
@@ -40,18 +42,6 @@ KINDS: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line: whether it is well, what was looked at, and what there is or what to do."""
-
-    well: bool
-    subject: str
-    told: str
-
-    def __str__(self) -> str:
-        return f"{'ok ' if self.well else 'fix'}  {self.subject:20} {self.told}"
-
-
-@dataclass(frozen=True)
 class Versions:
     """What the chart is made for."""
 
@@ -60,6 +50,11 @@ class Versions:
     tested_kubernetes: str
     kuberay: str
     """The oldest, and the tested one."""
+    chart: str
+    """The chart's, which is the tag of the images."""
+    ray: str
+    vllm: str
+    """What the images have."""
 
 
 def findings(cluster: Cluster, wanted: Wanted, versions: Versions) -> Iterator[Finding]:
@@ -70,9 +65,9 @@ def findings(cluster: Cluster, wanted: Wanted, versions: Versions) -> Iterator[F
         yield _kind(kind, cluster, wanted)
     yield _pod_metrics(cluster, wanted)
     yield from _storage(cluster, wanted)
-    for place in wanted.places:
-        yield _place(place, cluster, wanted)
+    yield from room.findings(cluster, wanted)
     yield _driver(cluster)
+    yield _images(wanted, versions)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -119,29 +114,14 @@ def _pod_metrics(cluster: Cluster, wanted: Wanted) -> Finding:
 
 def _storage(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
     default = next((name for name, is_default in cluster.storage_classes.items() if is_default), "")
-    needed = "" in wanted.storage_classes
+    classes = {claim.storage_class for claim in wanted.claims}
+    needed = "" in classes
     none = "none; mark one as default, or set redis.storage.className" if needed else "none, and not needed"
     yield Finding(bool(default) or not needed, "default StorageClass", default or none)
-    for name in sorted(wanted.storage_classes - {""}):
+    for name in sorted(classes - {""}):
         there = name in cluster.storage_classes
         others = ", ".join(sorted(cluster.storage_classes)) or "none"
         yield Finding(there, "StorageClass", name if there else f"no {name}; there are: {others}")
-
-
-def _place(place: Place, cluster: Cluster, wanted: Wanted) -> Finding:
-    selector = ", ".join(f"{key}={value}" for key, value in place.selector.items()) or "no label in particular"
-    needed = f"{place.pods} pods of {place.gpus} GPUs"
-    nodes = [node for node in cluster.nodes if place.selector.items() <= node.labels.items()]
-    room = sum(node.gpus // place.gpus for node in nodes)
-    pools = {*cluster.node_pools, *wanted.node_pools}
-    if room >= place.pods:
-        return Finding(True, place.name, f"{needed}; nodes with {selector} have room for {room}")
-    if (pool := place.selector.get("karpenter.sh/nodepool")) in pools:
-        return Finding(True, place.name, f"{needed}; Karpenter makes their nodes from {pool}")
-    if pools and any(key.startswith("karpenter.") for key in place.selector) and not pool:
-        return Finding(True, place.name, f"{needed}; Karpenter may make their nodes, with {selector}")
-    told = f"{needed}, and nodes with {selector} have room for {room}"
-    return Finding(False, place.name, f"{told}; add such nodes or a pool of them, or correct the group's nodeSelector")
 
 
 def _driver(cluster: Cluster) -> Finding:
@@ -152,3 +132,18 @@ def _driver(cluster: Cluster) -> Finding:
         told = f"{min(majors)} on a node; CUDA 13 in the image needs {DRIVER}: upgrade it"
         return Finding(False, "NVIDIA driver", told)
     return Finding(True, "NVIDIA driver", f"{min(majors)} or later; the image needs {DRIVER}")
+
+
+def _images(wanted: Wanted, versions: Versions) -> Finding:
+    """Ray and vLLM are released for each other, and every process of a RayCluster needs the same Ray."""
+    pair = f"Ray {versions.ray} and vLLM {versions.vllm}"
+    tags = {tag.removesuffix("-cpu") for tag in wanted.tags}
+    if len(tags) > 1:
+        told = f"tags {', '.join(sorted(tags))}; give all images of a RayCluster one version"
+        return Finding(False, "Ray and vLLM", told)
+    if wanted.ray != versions.ray and tags == {versions.chart}:
+        told = f"rayVersion is {wanted.ray}, and the images have {pair}; leave rayVersion out"
+        return Finding(False, "Ray and vLLM", told)
+    if tags != {versions.chart}:
+        return Finding(True, "Ray and vLLM", f"your images {tags.pop()} must have Ray {wanted.ray}; tested: {pair}")
+    return Finding(True, "Ray and vLLM", f"{pair}, tested together")

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tools.doctor.quantity import Amounts, amounts
+
 #: What ``kubectl`` prints for some arguments.
 Ask = Callable[..., str]
 
@@ -19,10 +21,30 @@ DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 
 @dataclass(frozen=True)
 class Node:
-    """A node: what selects it, and the GPUs that pods may have there."""
+    """A node: what selects it, and what pods may have there."""
 
     labels: dict[str, str]
-    gpus: int
+    allocatable: Amounts
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much there may be, and is: a ResourceQuota, or a NodePool's limits."""
+
+    name: str
+    hard: Amounts
+    used: Amounts
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a LimitRange says of every container (``Container``) or pod (``Pod``)."""
+
+    name: str
+    kind: str
+    most: Amounts
+    limits: Amounts
+    """Of a container that has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +59,12 @@ class Cluster:
     storage_classes: dict[str, bool]
     """Whether each is the default."""
     nodes: list[Node]
-    node_pools: list[str]
-    """Karpenter's."""
+    node_pools: dict[str, Allowance]
+    """Karpenter's, by name."""
+    quotas: list[Allowance]
+    """Of the release's namespace; without those that count some pods only."""
+    bounds: list[Bounds]
+    """Of the release's namespace."""
     api_groups: set[str]
 
 
@@ -49,7 +75,7 @@ def read(ask: Ask) -> Cluster:
         Exception: whatever ``ask`` raises where it cannot be asked.
     """
     definitions = _fields(ask("get", "crds", f"--output=go-template={DEFINITIONS}"))
-    pools = ask("get", NODE_POOLS, "--output=name") if NODE_POOLS in definitions else ""
+    pools = _items(ask("get", NODE_POOLS, "--output=json")) if NODE_POOLS in definitions else []
     classes = _items(ask("get", "storageclasses", "--output=json"))
     return Cluster(
         kubernetes=json.loads(ask("version", "--output=json"))["serverVersion"]["gitVersion"].removeprefix("v"),
@@ -65,14 +91,39 @@ def read(ask: Ask) -> Cluster:
             for one in classes
         },
         nodes=[
-            Node(one["metadata"].get("labels", {}), int(one["status"].get("allocatable", {}).get("nvidia.com/gpu", 0)))
+            Node(one["metadata"].get("labels", {}), amounts(one["status"].get("allocatable")))
             for one in _items(ask("get", "nodes", "--output=json"))
         ],
-        node_pools=[line.rpartition("/")[2] for line in pools.split()],
+        node_pools={one["metadata"]["name"]: _node_pool(one) for one in pools},
+        quotas=[
+            Allowance(
+                one["metadata"]["name"],
+                amounts(one["spec"].get("hard")),
+                amounts(one.get("status", {}).get("used")),
+            )
+            for one in _items(ask("get", "resourcequotas", "--output=json"))
+            if not one["spec"].keys() & {"scopes", "scopeSelector"}
+        ],
+        bounds=[
+            Bounds(one["metadata"]["name"], limit["type"], amounts(limit.get("max")), _default_limits(limit))
+            for one in _items(ask("get", "limitranges", "--output=json"))
+            for limit in one["spec"]["limits"]
+            if limit["type"] in ("Container", "Pod")
+        ],
         api_groups={
             line.rpartition("/")[2].partition(".")[2] for line in ask("get", "apiservices", "--output=name").split()
         },
     )
+
+
+def _node_pool(pool: dict[str, Any]) -> Allowance:
+    used = amounts(pool.get("status", {}).get("resources"))
+    return Allowance(pool["metadata"]["name"], amounts(pool["spec"].get("limits")), used)
+
+
+def _default_limits(limit: dict[str, Any]) -> Amounts:
+    """A bound on limits is their default, too."""
+    return {**amounts(limit.get("max")), **amounts(limit.get("default"))} if limit["type"] == "Container" else {}
 
 
 def _fields(printed: str) -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ def main() -> int:
         print(f"plan: {error}", file=sys.stderr)
         return 1
     print(report(release, table.read(), told_gb))
-    print("\nFigures and their sources: tools/plan/table.yaml")
+    print("\nFigures and their sources: charts/llm-serving/plan.yaml")
     return 0
 
 

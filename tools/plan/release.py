@@ -17,6 +17,7 @@ extraObjects:
     onRay: {{ include "llm-serving.models" . | fromYaml | toJson }}
     standalone: {{ include "llm-serving.standalone" . | fromYaml | toJson }}
     accelerators: {{ include "llm-serving.accelerators" . | fromYaml | toJson }}
+    weightsGb: {{ include "llm-serving.weightsGb" . | fromYaml | toJson }}
     firstByteTimeoutS: {{ .Values.gateway.firstByteTimeoutS }}
 """
 
@@ -49,6 +50,8 @@ class Model:
     engine: dict[str, Any]
     holds_gb: float
     """What its accelerators hold together."""
+    weights_gb: float | None
+    """Of its weights, where the chart knows its size."""
     starts_for_a_request: bool
     """Whether it may have no replica, so that a request waits for its start."""
 
@@ -88,6 +91,7 @@ def read(objects: Sequence[dict[str, Any]]) -> Release:
             Accelerator.model_validate(one["accelerator"]),
             {**one["engine"], **one["engine"].get("extra", {})},
             _holds_gb(plan["accelerators"], Accelerator.model_validate(one["accelerator"])),
+            plan["weightsGb"].get(name),
             one["autoscalingConfig"]["min_replicas"] == 0,
         )
         for name, one in sorted({**plan["onRay"], **plan["standalone"]}.items())

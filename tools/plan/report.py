@@ -53,7 +53,7 @@ def _usd(floor: float, ceiling: float) -> str:
 def _model(
     model: Model, release: Release, table: Table, told_gb: Mapping[str, float], needed: list[Nodes]
 ) -> Iterator[str]:
-    size_gb = told_gb.get(model.name) or weights_gb(model.source, model.engine, table.weights)
+    size_gb = told_gb.get(model.name) or model.weights_gb or weights_gb(model.source, model.engine, table.weights)
     if size_gb is None:
         yield f"{model.name}: how large its weights are is not in its name; say so: WEIGHTS={model.name}=<GB>"
         return

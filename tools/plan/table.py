@@ -1,4 +1,4 @@
-"""The figures that a plan counts with (table.yaml)."""
+"""The figures that a plan counts with (the chart's plan.yaml, which the notes of an install count with, too)."""
 
 from pathlib import Path
 from typing import Literal
@@ -6,8 +6,9 @@ from typing import Literal
 import yaml
 
 from serve_apps.common.config import Config
+from tools.demo.rendered import CHART
 
-FILE = Path(__file__).with_name("table.yaml")
+FILE = CHART / "plan.yaml"
 Stage = Literal["node", "image", "process", "weights", "compile", "graphs"]
 
 
@@ -31,7 +32,7 @@ class Reserved(Config):
 
 
 class Duration(Config):
-    """One stage of a start; see table.yaml."""
+    """One stage of a start; see plan.yaml."""
 
     by: str
     source: str

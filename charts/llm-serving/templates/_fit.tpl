@@ -5,6 +5,8 @@ Qwen2.5-7B-Instruct: {parameters: 7.616, layers: 28, kvHeads: 4, headDim: 128}
 Qwen2.5-14B-Instruct: {parameters: 14.770, layers: 48, kvHeads: 8, headDim: 128}
 Qwen2.5-32B-Instruct: {parameters: 32.764, layers: 64, kvHeads: 8, headDim: 128}
 Qwen2.5-72B-Instruct: {parameters: 72.706, layers: 80, kvHeads: 8, headDim: 128}
+Qwen3-8B: {parameters: 8.191, layers: 36, kvHeads: 8, headDim: 128}
+Qwen3-32B: {parameters: 32.762, layers: 64, kvHeads: 8, headDim: 128}
 Llama-3.1-8B-Instruct: {parameters: 8.030, layers: 32, kvHeads: 8, headDim: 128}
 Llama-3.3-70B-Instruct: {parameters: 70.554, layers: 80, kvHeads: 8, headDim: 128}
 {{- end -}}
@@ -48,4 +50,13 @@ GB are 10^9 bytes. Scope: the model (of llm-serving.models). */ -}}
 {{- printf "%.1f GB of weights and room for %d tokens of KV cache (%.1f GB) in %s" .fit.weightsGb $tokens .fit.roomGb .fit.on }}
 {{- with .engine.max_model_len }}{{ printf ": %.1f requests of %d tokens at a time" (divf $tokens .) (int .) }}{{ end }}
 {{- with .engine.max_num_seqs }}{{ printf ", or %d of %d" (int .) (div $tokens .) }}{{ end }}
+{{- end -}}
+
+{{- /* Renders the GB of weights of every model whose size is known, by its name, as YAML. Scope: the root. */ -}}
+{{- define "llm-serving.weightsGb" -}}
+{{- $sizes := dict }}
+{{- range $name, $model := merge (dict) (include "llm-serving.models" . | fromYaml) (include "llm-serving.standalone" . | fromYaml) }}
+{{- with include "llm-serving.fit" $model | fromYaml }}{{ $_ := set $sizes $name .weightsGb }}{{ end }}
+{{- end }}
+{{- toYaml $sizes }}
 {{- end -}}

@@ -28,10 +28,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- /* Renders an image reference. Scope: dict "root" $ "name" (serve, vllm or vllmCpu). */ -}}
 {{- define "llm-serving.image" -}}
-{{- $image := index .root.Values.image .name -}}
 {{- $default := eq .name "vllmCpu" | ternary (printf "%s-cpu" .root.Chart.AppVersion) .root.Chart.AppVersion -}}
+{{- $tag := (index .root.Values.image .name).tag | default $default -}}
+{{ include "llm-serving.imageOf" (dict "root" .root "name" .name "tag" $tag) }}
+{{- end -}}
+
+{{- /* Renders the reference of an image of some tag. Scope: dict "root" $ "name" (as llm-serving.image) "tag". */ -}}
+{{- define "llm-serving.imageOf" -}}
 {{- with .root.Values.image.registry }}{{ . }}/{{ end -}}
-{{ $image.repository }}:{{ $image.tag | default $default }}
+{{ (index .root.Values.image .name).repository }}:{{ .tag }}
 {{- end -}}
 
 {{- /* Renders the name of the workers' ServiceAccount. Scope: the root. */ -}}

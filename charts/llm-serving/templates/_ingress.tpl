@@ -20,3 +20,10 @@ spec:
       http:
         paths:
 {{- end -}}
+
+{{- /* Renders what anybody outside may ask for, as YAML: the public API (vLLM has some of it outside /v1) and the health
+of the whole, nothing else. /internal is for the applications. Scope: the root. */ -}}
+{{- define "llm-serving.publicPaths" -}}
+exact: [/detokenize, /healthz, /rerank, /score, /tokenize, /v2/rerank{{ if .Values.gateway.playground }}, /{{ end }}]
+prefixes: [/v1{{ if .Values.gateway.playground }}, /playground{{ end }}]
+{{- end -}}

@@ -136,17 +136,58 @@ none fits) and `labelSelector` leads to its nodes. Scope: dict "root" $ "home" (
 {{- toYaml $models }}
 {{- end -}}
 
-{{- /* Renders the name of the smallest group that fits an accelerator, or nothing. A replica fits if a whole number of
-them fills the worker, which is also what tensor parallelism over its GPUs needs.
+{{- /* Renders the name of the smallest group that fits an accelerator, or nothing; of alike ones, which share
+their models, the one with the lowest order. A replica fits if a whole number of them fills the worker, which is also
+what tensor parallelism over its GPUs needs.
 Scope: dict "groups" (of llm-serving.workerGroups) "accelerator" (type, count). */ -}}
 {{- define "llm-serving.fittingGroup" -}}
 {{- $best := dict }}
 {{- range $name, $group := .groups }}
 {{- if and $group.type (eq $group.type $.accelerator.type) (eq 0 (mod $group.count $.accelerator.count | int)) }}
-{{- if or (not $best) (lt (int $group.count) (int $best.count)) }}
-{{- $best = dict "name" $name "count" $group.count }}
+{{- $size := list (int $group.count) (int $group.order) }}
+{{- if or (not $best) (lt (first $size) (first $best.size)) (and (eq (first $size) (first $best.size)) (lt (last $size) (last $best.size))) }}
+{{- $best = dict "name" $name "size" $size }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- $best.name }}
+{{- end -}}
+
+{{- /* Renders how many workers of each group its models fill, `least` and `most`, as YAML. Groups with like workers
+share the models that name no group: what finds no room in the first is counted for the next.
+Scope: dict "models" (of llm-serving.models) "groups" (of llm-serving.workerGroups). */ -}}
+{{- define "llm-serving.filledWorkers" -}}
+{{- $beyond := dict }}
+{{- range $name := include "llm-serving.groupOrder" .groups | fromYamlArray }}
+{{- $group := get $.groups $name }}
+{{ $name }}:
+{{- range $bound := list "least" "most" }}
+{{- $key := printf "%s/%s" $bound $group.profile }}
+{{- $accelerators := 0 }}
+{{- range $.models }}
+{{- if eq .group $name }}
+{{- $replicas := eq $bound "least" | ternary .autoscalingConfig.min_replicas .autoscalingConfig.max_replicas }}
+{{- $accelerators = add $accelerators (mul $replicas .accelerator.count) }}
+{{- end }}
+{{- end }}
+{{- $workers := divf $accelerators (max 1 $group.count) | ceil | int | add (get $beyond $key | default 0) }}
+{{- $_ := set $beyond $key (sub $workers $group.maxReplicas | max 0) }}
+  {{ $bound }}: {{ min $workers $group.maxReplicas }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the GPUs or cores that a model of a group may have: the group's, and those of groups with like workers
+unless one of its models names the group. Scope: dict "name" (the group's) "models" "groups". */ -}}
+{{- define "llm-serving.sharedAccelerators" -}}
+{{- $own := get .groups .name }}
+{{- $pinned := false }}
+{{- range .models }}{{ if eq (.workerGroup | default "") $.name }}{{ $pinned = true }}{{ end }}{{ end }}
+{{- $sum := 0 }}
+{{- range $name, $group := .groups }}
+{{- if or (eq $name $.name) (and $own.profile (eq $group.profile $own.profile) (not $pinned)) }}
+{{- $sum = add $sum (mul $group.maxReplicas $group.count) }}
+{{- end }}
+{{- end }}
+{{- $sum }}
 {{- end -}}

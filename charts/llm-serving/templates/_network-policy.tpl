@@ -29,6 +29,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: test
 {{- end -}}
 
+{{- /* Renders the labels of the pods that hold images on their nodes. Scope: the root. */ -}}
+{{- define "llm-serving.pullPods" -}}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: pull
+{{- end -}}
+
 {{- /* Renders a rule that lets peers reach ports. Nothing without peers: to Kubernetes, a rule for no one in particular
 is a rule for everyone. Scope: dict "peers" (NetworkPolicyPeers) "ports" (their numbers). */ -}}
 {{- define "llm-serving.ingressRule" -}}

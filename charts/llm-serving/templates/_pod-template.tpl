@@ -1,6 +1,7 @@
 {{- /* Renders a Ray pod's template with its overlay applied, as YAML. Only the release's name labels it: a chart
 version or a checksum here would roll the RayCluster at every upgrade, and KubeRay's own labels carry its Services.
-Scope: dict "root" $ "role" (head or worker) "spec" (of llm-serving.head or llm-serving.workerGroups). */ -}}
+Scope: dict "root" $ "role" (head or worker) "name" (a worker's group) "spec" (of llm-serving.head or
+llm-serving.workerGroups). */ -}}
 {{- define "llm-serving.podTemplate" -}}
 {{- $pod := include "llm-serving.pod" . | fromYaml }}
 {{- $template := dict
@@ -31,6 +32,11 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .spec.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if eq .role "worker" }}
+topologySpreadConstraints:
+{{- $pods := dict "app.kubernetes.io/instance" .root.Release.Name "ray.io/group" .name }}
+{{- include "llm-serving.spread" (dict "pods" $pods "by" (list "ray.io/cluster")) | nindent 0 }}
 {{- end }}
 securityContext: {{- include "llm-serving.podSecurity" 1000 | nindent 2 }}
 containers:
@@ -133,6 +139,21 @@ readinessProbe:
   failureThreshold: 3
 {{- end -}}
 
+{{- /* Renders topology spread constraints: over nodes and zones, as far as there are some; a GPU elsewhere is better than
+none. Scope: dict "pods" (their labels) "by" (keys of labels of which each value counts by itself). */ -}}
+{{- define "llm-serving.spread" -}}
+{{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+- topologyKey: {{ . }}
+  maxSkew: 1
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- toYaml $.pods | nindent 6 }}
+  {{- with $.by }}
+  matchLabelKeys: {{ toJson . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* Renders a pod's security context, within Kubernetes' restricted standard. Scope: the user's id. */ -}}
 {{- define "llm-serving.podSecurity" -}}
 runAsNonRoot: true
@@ -173,6 +194,9 @@ capabilities: {drop: [ALL]}
 - {name: redis, mountPath: /etc/llm-serving/secrets/redis, readOnly: true}
 {{- end }}
 {{- end }}
+{{- if .spec.cacheClaim }}
+- {name: cache, mountPath: /home/ray/.cache}
+{{- end }}
 {{- range .spec.modelClaims }}
 - {name: claim-{{ . }}, mountPath: /mnt/models/{{ . }}, readOnly: true}
 {{- end }}
@@ -185,9 +209,13 @@ capabilities: {drop: [ALL]}
   emptyDir: {medium: Memory}
 - name: temporary
   emptyDir: {}
-# Downloaded weights and compiled kernels, under ~/.cache.
+# Downloaded weights and compiled graphs, under ~/.cache.
 - name: home
   emptyDir: {}
+{{- with .spec.cacheClaim }}
+- name: cache
+  persistentVolumeClaim: {claimName: {{ . }}}
+{{- end }}
 {{- if eq .role "worker" }}
 - name: internal
   secret: {secretName: {{ include "llm-serving.internalSecret" .root }}, defaultMode: 0440}

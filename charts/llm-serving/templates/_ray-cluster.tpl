@@ -37,7 +37,7 @@ workerGroupSpecs:
   idleTimeoutSeconds: {{ int $group.idleTimeoutSeconds }}
   rayStartParams: {}
   labels: {{- toYaml $group.labels | nindent 4 }}
-  template: {{- include "llm-serving.podTemplate" (dict "root" $ "role" "worker" "spec" $group) | nindent 4 }}
+  template: {{- include "llm-serving.podTemplate" (dict "root" $ "role" "worker" "name" $name "spec" $group) | nindent 4 }}
 {{- end }}
 {{- end -}}
 
@@ -62,6 +62,7 @@ Scope: llm-serving.workerGroups. */ -}}
       "tolerations" list
       "nodeSelector" dict
       "priorityClassName" ""
+      "cacheClaim" ""
       "modelClaims" list
       "podTemplate" dict }}
 {{- toYaml (mergeOverwrite $defaults (include "llm-serving.withoutNulls" .Values.head | fromYaml)) }}
@@ -81,6 +82,7 @@ Scope: llm-serving.workerGroups. */ -}}
       "nodeSelector" dict
       "tolerations" list
       "priorityClassName" ""
+      "cacheClaim" ""
       "modelClaims" list
       "nodePool" ""
       "podTemplate" dict

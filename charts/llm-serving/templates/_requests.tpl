@@ -2,20 +2,14 @@
 one of them requests: `cpu` (cores), `memoryGi`, `gpu` of a `type`, on a node with `nodeGpus`. A group has the workers
 that its models' replicas fill; one that hosts pipelines may grow for these, too. Scope: the root. */ -}}
 {{- define "llm-serving.requests" -}}
-{{- $pods := dict "head" (dict "least" 1 "most" 1 "resources" (include "llm-serving.head" . | fromYaml).resources) }}
+{{- /* Beside the head KubeRay puts Ray's autoscaler, with 500m and 512Mi unless told otherwise. */}}
+{{- $pods := dict "head" (dict "beside" (dict "cpu" 0.5 "memoryGi" 0.5) "least" 1 "most" 1 "resources" (include "llm-serving.head" . | fromYaml).resources) }}
 {{- $models := include "llm-serving.models" . | fromYaml }}
 {{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
+{{- $filled := include "llm-serving.filledWorkers" (dict "models" $models "groups" $groups) | fromYaml }}
 {{- range $name, $group := $groups }}
-{{- $least := 0 }}
-{{- $most := 0 }}
-{{- range $models }}
-{{- if eq .group $name }}
-{{- $least = add $least (mul .autoscalingConfig.min_replicas .accelerator.count) }}
-{{- $most = add $most (mul .autoscalingConfig.max_replicas .accelerator.count) }}
-{{- end }}
-{{- end }}
-{{- $least = divf $least (max 1 $group.count) | ceil | int | max $group.minReplicas }}
-{{- $most = divf $most (max 1 $group.count) | ceil | int | min $group.maxReplicas | max $least }}
+{{- $least := max (get $filled $name).least $group.minReplicas }}
+{{- $most := max (get $filled $name).most $least }}
 {{- if $group.pipelines }}{{ $most = $group.maxReplicas }}{{ end }}
 {{- $_ := set $pods (printf "workerGroups.%s" $name) (dict "least" $least "most" $most "resources" $group.resources "group" $group) }}
 {{- end }}
@@ -31,8 +25,8 @@ that its models' replicas fill; one that hosts pipelines may grow for these, too
 {{ $name }}:
   least: {{ int $pod.least }}
   most: {{ int $pod.most }}
-  cpu: {{ dig "requests" "cpu" "0" $pod.resources | toString | include "llm-serving.quantity" }}
-  memoryGi: {{ divf (dig "requests" "memory" "0" $pod.resources | toString | include "llm-serving.quantity") 1073741824 }}
+  cpu: {{ dig "requests" "cpu" "0" $pod.resources | toString | include "llm-serving.quantity" | float64 | addf (dig "beside" "cpu" 0.0 $pod) }}
+  memoryGi: {{ divf (dig "requests" "memory" "0" $pod.resources | toString | include "llm-serving.quantity") 1073741824 | addf (dig "beside" "memoryGi" 0.0 $pod) }}
   {{- $gpus := dig "limits" "nvidia.com/gpu" 0 $pod.resources | int }}
   gpu: {{ $gpus }}
   type: {{ gt $gpus 0 | ternary (dig "group" "type" "" $pod) "" | quote }}

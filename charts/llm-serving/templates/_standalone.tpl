@@ -55,7 +55,7 @@ again at every upgrade of the chart. Scope: as llm-serving.standaloneDeployment.
 Scope: as llm-serving.standaloneDeployment. */ -}}
 {{- define "llm-serving.standalonePod" -}}
 {{- $values := .root.Values }}
-{{- $group := dict "nodeSelector" dict "tolerations" list "image" "vllm" "priorityClassName" "" }}
+{{- $group := dict "nodeSelector" dict "tolerations" list "image" "vllm" "priorityClassName" "" "cacheClaim" "" }}
 {{- $group = get (include "llm-serving.workerGroups" .root | fromYaml) .model.group | default $group }}
 {{- $share := dict "type" .model.accelerator.type "count" .model.accelerator.count "pipelines" false }}
 {{- $claim := list }}
@@ -78,13 +78,7 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 topologySpreadConstraints:
-{{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-- topologyKey: {{ . }}
-  maxSkew: 1
-  whenUnsatisfiable: ScheduleAnyway
-  labelSelector:
-    matchLabels: {{- include "llm-serving.standaloneSelector" $ | nindent 6 }}
-{{- end }}
+{{- include "llm-serving.spread" (dict "pods" (include "llm-serving.standaloneSelector" . | fromYaml)) | nindent 0 }}
 securityContext: {{- include "llm-serving.podSecurity" 1000 | nindent 2 }}
 containers:
 - name: vllm
@@ -123,6 +117,9 @@ containers:
   - {name: shared-memory, mountPath: /dev/shm}
   - {name: temporary, mountPath: /tmp}
   - {name: home, mountPath: /home/ray}
+  {{- if $group.cacheClaim }}
+  - {name: cache, mountPath: /home/ray/.cache}
+  {{- end }}
   - {name: internal, mountPath: /etc/llm-serving/secrets/internal, readOnly: true}
   {{- if $claim }}
   - {name: weights, mountPath: /mnt/models/{{ first $claim }}, readOnly: true}
@@ -133,9 +130,13 @@ volumes:
   emptyDir: {medium: Memory}
 - name: temporary
   emptyDir: {}
-# Downloaded weights and compiled kernels, under ~/.cache.
+# Downloaded weights and compiled graphs, under ~/.cache.
 - name: home
   emptyDir: {}
+{{- with $group.cacheClaim }}
+- name: cache
+  persistentVolumeClaim: {claimName: {{ . }}}
+{{- end }}
 - name: internal
   secret: {secretName: {{ include "llm-serving.internalSecret" .root }}, defaultMode: 0440}
 {{- if $claim }}

@@ -650,8 +650,9 @@ batch.maxFileBytes: files come through the gateway, which takes {{ $most }} byte
 {{- range $model := $.onRay }}
 {{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $asked = add $asked (mul $model.autoscalingConfig.min_replicas $model.accelerator.count) }}{{ end }}
 {{- end }}
-{{- if gt (int $asked) (mul $group.maxReplicas $group.count | int) }}
-{{ $path }}.maxReplicas: the models' least replicas need {{ $asked }} x {{ $group.type }}, but {{ int $group.maxReplicas }} workers of {{ int $group.count }} have {{ mul $group.maxReplicas $group.count }}; raise maxReplicas or lower replicas.min
+{{- $have := include "llm-serving.sharedAccelerators" (dict "name" $name "models" $.onRay "groups" $.groups) | int }}
+{{- if gt (int $asked) $have }}
+{{ $path }}.maxReplicas: the models' least replicas need {{ $asked }} x {{ $group.type }}, but workers of {{ int $group.count }} have {{ $have }} at most; raise maxReplicas or lower replicas.min
 {{- end }}
 {{- end }}
 {{- if not $hosts }}
@@ -707,20 +708,31 @@ only after the install, in a condition nobody waits for. */ -}}
 {{- end }}
 {{- end -}}
 
+{{- /* The two ways in from outside, an Ingress and an HTTPRoute. */ -}}
 {{- define "llm-serving.validate.ingress" -}}
-{{- $ingress := .root.Values.ingress }}
-{{- if $ingress.enabled }}
-{{- if eq .root.Values.security.auth "none" }}
-ingress.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys or jwt
+{{- $values := .root.Values }}
+{{- range $path, $way := dict "ingress" "Ingress" "httpRoute" "HTTPRoute" }}
+{{- if (get $values $path).enabled }}
+{{- if eq $values.security.auth "none" }}
+{{ $path }}.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys or jwt
 {{- end }}
-{{- if not $ingress.host }}
+{{- if eq $values.gateway.host "127.0.0.1" }}
+gateway.host: 127.0.0.1 is reached from inside the pod only, and an {{ $way }} comes from outside; set 0.0.0.0
+{{- end }}
+{{- if and $values.networkPolicy.enabled (not $values.networkPolicy.clients) }}
+networkPolicy.clients: empty, so the {{ $way }}'s controller may not reach the gateway; set its namespace or its addresses
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and $values.ingress.enabled (not $values.ingress.host) }}
 ingress.host: missing; set the host clients call
 {{- end }}
-{{- if eq .root.Values.gateway.host "127.0.0.1" }}
-gateway.host: 127.0.0.1 is reached from inside the pod only, and an Ingress comes from outside; set 0.0.0.0
+{{- if $values.httpRoute.enabled }}
+{{- if not $values.httpRoute.parentRefs }}
+httpRoute.parentRefs: missing; set the Gateway it belongs to, for example [{name: public, namespace: gateways}]
 {{- end }}
-{{- if and .root.Values.networkPolicy.enabled (not .root.Values.networkPolicy.clients) }}
-networkPolicy.clients: empty, so the Ingress' controller may not reach the gateway; set its namespace or its addresses
+{{- if not $values.httpRoute.hostnames }}
+httpRoute.hostnames: missing, so it would take the paths of every host of the Gateway; set [llm.example.com]
 {{- end }}
 {{- end }}
 {{- end -}}

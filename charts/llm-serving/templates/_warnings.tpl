@@ -24,14 +24,25 @@
 [WARNING] models.{{ $name }}.source names no revision: replicas may start with different weights. Add @<commit>.
 {{- end }}
 {{- end }}
-{{- range $name, $group := include "llm-serving.workerGroups" . | fromYaml }}
+{{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
+{{- range $name, $group := $groups }}
 {{- $most := 0 }}
 {{- range $model := $models }}
 {{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $most = add $most (mul $model.autoscalingConfig.max_replicas $model.accelerator.count) }}{{ end }}
 {{- end }}
-{{- $have := mul $group.maxReplicas $group.count | int }}
+{{- $have := include "llm-serving.sharedAccelerators" (dict "name" $name "models" $models "groups" $groups) | int }}
 {{- if gt (int $most) $have }}
 [WARNING] workerGroups.{{ $name }}: its models may grow to {{ $most }} x {{ $group.type }}, its workers have {{ $have }} at most. Raise maxReplicas or lower the models' replicas.max.
+{{- end }}
+{{- end }}
+{{- range $name, $class := include "llm-serving.entries" (dict "entries" .Values.nodeClasses) | fromYaml }}
+{{- range $class.spec.blockDeviceMappings }}
+{{- if not (dig "ebs" "encrypted" false .) }}
+[WARNING] nodeClasses.{{ $name }}.spec.blockDeviceMappings: {{ .deviceName }} is not encrypted unless the account does so by itself. Set ebs.encrypted to true.
+{{- end }}
+{{- end }}
+{{- if ne "required" (dig "metadataOptions" "httpTokens" "required" $class.spec) }}
+[WARNING] nodeClasses.{{ $name }}.spec.metadataOptions.httpTokens: without tokens a pod may be tricked into telling its node's credentials. Set required.
 {{- end }}
 {{- end }}
 {{- range $name, $pipeline := include "llm-serving.pipelines" . | fromYaml }}

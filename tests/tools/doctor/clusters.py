@@ -3,9 +3,12 @@
 import json
 from typing import Any
 
-from tools.doctor.cluster import Cluster, Node
+from tools.doctor.cluster import Allowance, Bounds, Cluster, Node
+from tools.doctor.quantity import GI
 
 GPU_NODE = {"karpenter.k8s.aws/instance-gpu-name": "l4", "nvidia.com/cuda.driver-version.major": "580"}
+#: What is left of a g6.xlarge.
+GPU_ROOM = {"cpu": 3.92, "memory": 14 * GI, "nvidia.com/gpu": 1}
 DEFINITIONS = {
     "rayservices.ray.io": ["v1"],
     "nodepools.karpenter.sh": ["v1"],
@@ -24,8 +27,10 @@ def cluster(**more: Any) -> Cluster:
         "definitions": DEFINITIONS,
         "images": {"kuberay-operator": "quay.io/kuberay/operator:v1.6.2", "coredns": "coredns:1"},
         "storage_classes": {"gp3": True, "efs": False},
-        "nodes": [Node({}, 0), Node(GPU_NODE, 1)],
-        "node_pools": [],
+        "nodes": [Node({}, {"cpu": 4}), Node(GPU_NODE, GPU_ROOM)],
+        "node_pools": {"gpus": Allowance("gpus", {"nvidia.com/gpu": 100}, {"nvidia.com/gpu": 1})},
+        "quotas": [Allowance("team", {"requests.nvidia.com/gpu": 1, "pods": 50}, {"pods": 2})],
+        "bounds": [Bounds("sizes", "Container", {"memory": 512 * GI}, {"memory": 512 * GI, "cpu": 64})],
         "api_groups": {"apps", "metrics.k8s.io"},
     }
     return Cluster(**{**fields, **more})
@@ -39,7 +44,44 @@ def kubectl(*arguments: str) -> str:
         ),
         ("get", "crds"): "".join(f"{name} {' '.join(served)}\n" for name, served in DEFINITIONS.items()),
         ("get", "deployments"): "kuberay-operator quay.io/kuberay/operator:v1.6.2\ncoredns coredns:1\n",
-        ("get", "nodepools.karpenter.sh"): "",
+        ("get", "nodepools.karpenter.sh"): json.dumps(
+            {
+                "items": [
+                    {
+                        "metadata": {"name": "gpus"},
+                        "spec": {"limits": {"nvidia.com/gpu": 100}},
+                        "status": {"resources": {"nvidia.com/gpu": "1"}},
+                    }
+                ]
+            }
+        ),
+        ("get", "resourcequotas"): json.dumps(
+            {
+                "items": [
+                    {
+                        "metadata": {"name": "team"},
+                        "spec": {"hard": {"requests.nvidia.com/gpu": "1", "pods": "50"}},
+                        "status": {"used": {"pods": "2"}},
+                    },
+                    {"metadata": {"name": "short"}, "spec": {"hard": {"pods": "1"}, "scopes": ["Terminating"]}},
+                ]
+            }
+        ),
+        ("get", "limitranges"): json.dumps(
+            {
+                "items": [
+                    {
+                        "metadata": {"name": "sizes"},
+                        "spec": {
+                            "limits": [
+                                {"type": "Container", "max": {"memory": "512Gi"}, "default": {"cpu": "64"}},
+                                {"type": "PersistentVolumeClaim", "max": {"storage": "1Ti"}},
+                            ]
+                        },
+                    }
+                ]
+            }
+        ),
         ("get", "storageclasses"): json.dumps(
             {
                 "items": [
@@ -59,7 +101,7 @@ def kubectl(*arguments: str) -> str:
                     {"metadata": {"name": "a"}, "status": {"allocatable": {"cpu": "4"}}},
                     {
                         "metadata": {"name": "b", "labels": GPU_NODE},
-                        "status": {"allocatable": {"cpu": "3920m", "nvidia.com/gpu": "1"}},
+                        "status": {"allocatable": {"cpu": "3920m", "memory": "14Gi", "nvidia.com/gpu": "1"}},
                     },
                 ]
             }

@@ -7,18 +7,21 @@ import pytest
 from tests.tools.doctor.clusters import DEFINITIONS, cluster
 from tools.doctor.checks import KINDS, Versions, findings
 from tools.doctor.cluster import Node
-from tools.doctor.wanted import Place, Wanted
+from tools.doctor.wanted import Claim, Wanted
 
-VERSIONS = Versions(kubernetes="1.29.0", tested_kubernetes="1.34.4", kuberay="1.6.2")
-L4 = {"karpenter.k8s.aws/instance-gpu-name": "l4"}
+VERSIONS = Versions(
+    kubernetes="1.29.0", tested_kubernetes="1.34.4", kuberay="1.6.2", chart="0.1.0", ray="2.60.0", vllm="0.29.0"
+)
 
 
 def wanted(**more: Any) -> Wanted:
     fields: dict[str, Any] = {
         "kinds": {"RayService": "ray.io/v1"},
-        "storage_classes": set(),
-        "places": [],
-        "node_pools": set(),
+        "claims": [],
+        "pods": [],
+        "node_pools": {},
+        "ray": "2.60.0",
+        "tags": {"0.1.0", "0.1.0-cpu"},
     }
     return Wanted(**{**fields, **more})
 
@@ -94,7 +97,7 @@ def test_an_hpa_needs_somebody_who_offers_the_metrics() -> None:
 
 
 def test_a_claim_without_a_class_needs_a_default() -> None:
-    needed = wanted(storage_classes={""})
+    needed = wanted(claims=[Claim("", 1)])
     assert found(needed)["default StorageClass"].endswith(" gp3")
     assert found(needed, storage_classes={"efs": False})["default StorageClass"] == (
         "fix  default StorageClass none; mark one as default, or set redis.storage.className"
@@ -103,40 +106,15 @@ def test_a_claim_without_a_class_needs_a_default() -> None:
 
 
 def test_a_class_that_is_named_has_to_be_there() -> None:
-    assert found(wanted(storage_classes={"efs"}))["StorageClass"].startswith("ok ")
-    assert found(wanted(storage_classes={"io2"}))["StorageClass"] == (
+    assert found(wanted(claims=[Claim("efs", 1)]))["StorageClass"].startswith("ok ")
+    assert found(wanted(claims=[Claim("io2", 1)]))["StorageClass"] == (
         "fix  StorageClass         no io2; there are: efs, gp3"
     )
 
 
-def place(selector: dict[str, str], pods: int = 1, **there: Any) -> str:
-    needed = wanted(places=[Place("workerGroups.l4", pods, 1, selector)], node_pools=there.pop("with_release", set()))
-    return found(needed, **there)["workerGroups.l4"]
-
-
-def test_gpus_have_to_be_on_nodes_that_the_pods_select() -> None:
-    selector = "karpenter.k8s.aws/instance-gpu-name=l4"
-    assert place(L4) == f"ok   workerGroups.l4      1 pods of 1 GPUs; nodes with {selector} have room for 1"
-    assert place(L4, pods=2) == (
-        f"fix  workerGroups.l4      2 pods of 1 GPUs, and nodes with {selector} have room for 1; add such nodes or a "
-        "pool of them, or correct the group's nodeSelector"
-    )
-    assert place({"gpu": "h100"}).startswith("fix ")
-    assert place({}, nodes=[Node({}, 8)]).startswith("ok ")
-
-
-def test_or_karpenter_makes_them() -> None:
-    pool = {**L4, "karpenter.sh/nodepool": "gpus"}
-    assert place(pool, nodes=[]).startswith("fix ")
-    for there in ({"node_pools": ["gpus"]}, {"with_release": {"gpus"}}):
-        assert place(pool, nodes=[], **there).endswith("1 pods of 1 GPUs; Karpenter makes their nodes from gpus")
-    assert "Karpenter may make their nodes" in place(L4, nodes=[], node_pools=["any"])
-    assert place({"cloud.google.com/gke-accelerator": "nvidia-l4"}, nodes=[], node_pools=["any"]).startswith("fix ")
-
-
 def test_the_driver_has_to_know_the_images_cuda() -> None:
     def driver(*majors: str) -> str:
-        return found(nodes=[Node({"nvidia.com/cuda.driver-version.major": major}, 1) for major in majors])[
+        return found(nodes=[Node({"nvidia.com/cuda.driver-version.major": major}, {}) for major in majors])[
             "NVIDIA driver"
         ]
 
@@ -145,3 +123,26 @@ def test_the_driver_has_to_know_the_images_cuda() -> None:
         "fix  NVIDIA driver        550 on a node; CUDA 13 in the image needs 580: upgrade it"
     )
     assert driver() == "ok   NVIDIA driver        no node says; the image needs 580 or later"
+
+
+@pytest.mark.parametrize(
+    ("needed", "line"),
+    [
+        ({}, "ok   Ray and vLLM         Ray 2.60.0 and vLLM 0.29.0, tested together"),
+        (
+            {"ray": "2.55.0"},
+            "fix  Ray and vLLM         rayVersion is 2.55.0, and the images have Ray 2.60.0 and vLLM 0.29.0; leave "
+            "rayVersion out",
+        ),
+        (
+            {"tags": {"0.1.0", "nightly"}},
+            "fix  Ray and vLLM         tags 0.1.0, nightly; give all images of a RayCluster one version",
+        ),
+        (
+            {"ray": "2.61.0", "tags": {"ours", "ours-cpu"}},
+            "ok   Ray and vLLM         your images ours must have Ray 2.61.0; tested: Ray 2.60.0 and vLLM 0.29.0",
+        ),
+    ],
+)
+def test_ray_and_vllm_are_those_of_the_images(needed: dict[str, Any], line: str) -> None:
+    assert found(wanted(**needed))["Ray and vLLM"] == line

@@ -34,9 +34,10 @@ print(kubectl(*sys.argv[1:]))
 @pytest.mark.parametrize(
     ("files", "status", "line"),
     [
-        # Its two models need two L4, and there is one.
-        ([], 1, "fix  workerGroups.l4      2 pods of 1 GPUs, and nodes with"),
-        (["values/large-model-tp4.yaml"], 1, "fix  workerGroups.l40s-x4"),
+        # Its two models need two L4, and the quota has room for one.
+        ([], 1, "fix  quota team           requests.nvidia.com/gpu: 2 needed and 1 left"),
+        ([], 1, "ok   workerGroups.l4      2 pods of 1 GPUs, 3 CPUs and 12Gi; Karpenter may make their nodes"),
+        (["values/large-model-tp4.yaml"], 1, "fix  quota team           requests.nvidia.com/gpu: 4 needed and 1 left"),
         (["charts/llm-serving/ci/model-values.yaml"], 0, "ok   KubeRay              1.6.2; tested with 1.6.2"),
         (["values/chat-8b.yaml"], 1, "fix  pods' metrics        nobody offers custom.metrics.k8s.io"),
     ],

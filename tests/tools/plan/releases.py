@@ -21,7 +21,16 @@ def model(**more: Any) -> Model:
     """An 8B model on an L40S."""
     fields: dict[str, Any] = {"name": "chat", "pods": "models.chat", "source": "hf://org/Chat-8B@main", "engine": {}}
     accelerator = Accelerator(type="L40S", count=1)
-    return Model(**{**fields, "accelerator": accelerator, "holds_gb": 48, "starts_for_a_request": False, **more})
+    return Model(
+        **{
+            **fields,
+            "accelerator": accelerator,
+            "holds_gb": 48,
+            "weights_gb": None,
+            "starts_for_a_request": False,
+            **more,
+        }
+    )
 
 
 def release(*models: Model, of: list[Pods] | None = None) -> Release:

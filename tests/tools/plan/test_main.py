@@ -1,8 +1,12 @@
 """The plan of real values files, as the chart counts them."""
 
+import re
 import subprocess
 import sys
 
+import pytest
+
+from tests.chart.render import notes
 from tools.demo.rendered import REPOSITORY
 
 ENVIRONMENT = "values/environments/eks-prod.yaml"
@@ -35,3 +39,21 @@ def test_what_helm_refuses_is_said_in_helms_words() -> None:
     done = plan("values/chat-8b.yaml", "versions.yaml")
     assert done.returncode == 1
     assert "additional properties" in done.stderr
+
+
+@pytest.mark.parametrize("preset", ["multi-model", "chat-8b", "large-model-tp4", "large-model-p4d"])
+def test_the_notes_of_an_install_say_the_same(preset: str) -> None:
+    """Both read the chart's plan.yaml; one in Helm's templates, one here."""
+    files = [f"values/{preset}.yaml", ENVIRONMENT]
+    told = notes(files=[REPOSITORY / file for file in files])
+    planned = plan(*files).stdout
+    together = next(line for line in planned.splitlines() if line.startswith("together"))
+    least, most = re.findall(r"[0-9.,]+", together)
+    assert f"On AWS, on demand, {least} to {most} dollars an hour (`make plan` says of what)." in told
+    starts = re.findall(r"([0-9]+) s from nothing to the first answer: (.*)", told)
+    assert starts
+    for seconds, stages in starts:
+        assert re.search(rf"from nothing to the first answer +{seconds} s ", planned)
+        for stage in stages.split(", "):
+            name, duration = stage.split()
+            assert re.search(rf"{name} +{duration} s", planned), stage

@@ -33,6 +33,9 @@ def test_an_unknown_size_is_asked_for_and_taken() -> None:
     unknown = release(model(source="s3://models/chat"))
     assert "chat: how large its weights are is not in its name; say so: WEIGHTS=chat=<GB>" in report(unknown, TABLE, {})
     assert "chat: 20.0 GB of weights" in report(unknown, TABLE, {"chat": 20})
+    known = release(model(source="s3://models/chat", weights_gb=15.2))
+    assert "chat: 15.2 GB of weights" in report(known, TABLE, {})
+    assert "chat: 20.0 GB of weights" in report(known, TABLE, {"chat": 20})
 
 
 def test_a_request_that_would_not_wait_long_enough_is_pointed_out() -> None:

@@ -1,4 +1,4 @@
-"""``python -m tools.chart.readme`` writes the values tables of the chart's README; ``--check`` compares instead.
+"""``python -m tools.chart.reference`` writes docs/values.md, a table of every value; ``--check`` compares instead.
 
 A key's meaning is its comment in values.yaml (``# -- …``, first paragraph) or, inside a named entry such as
 ``models.<name>``, its docstring in the types; its default is values.yaml's.
@@ -17,10 +17,17 @@ import yaml
 from tools.chart import schema
 from tools.chart.generated import write_or_check
 
-CHART = Path(__file__).parents[2] / "charts" / "llm-serving"
-README = CHART / "README.md"
-BEGIN = "<!-- values: written by `python -m tools.chart.readme` -->"
-END = "<!-- end of values -->"
+REPOSITORY = Path(__file__).parents[2]
+CHART = REPOSITORY / "charts" / "llm-serving"
+PAGE = REPOSITORY / "docs" / "values.md"
+TOP = """# Values
+
+<!-- Written by `make generate`. A key's meaning is its comment in values.yaml, or its docstring in the types. -->
+
+Every key in the order of [values.yaml](../charts/llm-serving/values.yaml), which is the manual: it has the examples,
+and says when to change what. What a change of each does to a running service is in [changes.md](changes.md). `<name>`
+stands for the names that you give. `values.schema.json` refuses every key that is not here, with its path.
+"""
 #: Shown as a whole: their keys are those of `models`, `rag`, `models.<name>.autoscaling` and `gateway.tenants.<name>`.
 UNEXPANDED = (
     "overrides.models",
@@ -133,18 +140,16 @@ def tables() -> str:
         of_row = manual.sections[row.path.partition(".")[0]]
         if of_row != section:
             section = of_row
-            lines += ["", f"### {section}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
+            lines += ["", f"## {section}", "", "| key | type | default | meaning |", "|---|---|---|---|"]
         cells = (f"`{row.path}`", row.type, row.default, row.description)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines).strip()
 
 
 def text() -> str:
-    """The README with its tables renewed."""
-    before, _, rest = README.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
+    """The page."""
+    return f"{TOP}\n{tables()}\n"
 
 
 if __name__ == "__main__":
-    sys.exit(write_or_check({README: text()}, "python -m tools.chart.readme"))
+    sys.exit(write_or_check({PAGE: text()}, "python -m tools.chart.reference"))
