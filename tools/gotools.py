@@ -82,6 +82,17 @@ def _kubernetes(program: str, build_time: str) -> Tool:
     )
 
 
+def _prometheus(program: str, build_time: str, tags: str) -> Tool:
+    """One of Prometheus' own programs, without its pages."""
+    return Tool(
+        pinned_by="prometheus",
+        module="github.com/prometheus/prometheus",
+        package=f"github.com/prometheus/prometheus/cmd/{program}",
+        build_time=build_time,
+        tags=tags,
+    )
+
+
 TOOLS = {
     "helm": Tool(
         pinned_by="helm",
@@ -103,14 +114,9 @@ TOOLS = {
         package="github.com/yannh/kubeconform/cmd/kubeconform",
         build_time="10 seconds",
     ),
-    "promtool": Tool(
-        pinned_by="promtool",
-        module="github.com/prometheus/prometheus",
-        package="github.com/prometheus/prometheus/cmd/promtool",
-        build_time="3 minutes",
-        # It would have the clients of twenty clouds to find targets with.
-        tags="remove_all_sd",
-    ),
+    # They would have the clients of twenty clouds to find targets with. The chart's monitors need Kubernetes'.
+    "prometheus": _prometheus("prometheus", "3 minutes", "remove_all_sd,enable_kubernetes_sd"),
+    "promtool": _prometheus("promtool", "3 minutes", "remove_all_sd"),
     "kube-apiserver": _kubernetes("kube-apiserver", "6 minutes"),
     "kube-controller-manager": _kubernetes("kube-controller-manager", "2 minutes"),
     "kube-scheduler": _kubernetes("kube-scheduler", "10 seconds"),

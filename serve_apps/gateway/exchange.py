@@ -1,5 +1,6 @@
 """One request and its answer, as metrics and logs tell of it."""
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ logger = logging.getLogger(__name__)
 UNKNOWN_MODEL = "unknown"
 #: The status of a request whose client left before the answer was complete (nginx' number for it).
 CLIENT_GONE = 499
+#: Between two times that gauges are set, in seconds. Ray drops one that was not set for two of its reports, which are
+#: 10 seconds apart by default: what is told at its change only would be gone before an alert has looked at it.
+SHOWN_AGAIN_S = 2.0
 
 
 @dataclass(slots=True)
@@ -96,6 +100,7 @@ class Telemetry:
             for metric in metrics.ALL
             if metric.name.startswith("llm_gateway_")
         }
+        self._shown: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
 
     def count(self, metric: metrics.Metric, value: float = 1, /, **tags: str) -> None:
         """Add ``value`` to a counter; nothing is not counted, since Ray refuses it."""
@@ -107,8 +112,16 @@ class Telemetry:
         self._metrics[metric.name].observe(value, tags=tags)
 
     def show(self, metric: metrics.Metric, value: float, /, **tags: str) -> None:
-        """Set a gauge."""
+        """Set a gauge; it stays what it is until it is set again."""
+        self._shown[metric.name, frozenset(tags.items())] = value
         self._metrics[metric.name].set(value, tags=tags)
+
+    async def run(self) -> None:
+        """Have the gauges stay, for ever."""
+        while True:
+            await asyncio.sleep(SHOWN_AGAIN_S)
+            for (name, tags), value in self._shown.items():
+                self._metrics[name].set(value, tags=dict(tags))
 
     def finished(self, exchange: Exchange) -> None:
         """Count and log an exchange that is over."""

@@ -182,9 +182,8 @@ class Ingress:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         self._replicas.open()
-        self._background = [
-            asyncio.ensure_future(_for_ever(part.run)) for part in (self._limits, self._meter, self._canary)
-        ]
+        parts = (self._telemetry, self._limits, self._meter, self._canary)
+        self._background = [asyncio.ensure_future(_for_ever(part.run)) for part in parts]
         if self._beside_proxy is not None:
             self._background.append(asyncio.ensure_future(self._beside_proxy(self)))
         await send({"type": "lifespan.startup.complete"})

@@ -1,4 +1,13 @@
+import json
+import time
+from pathlib import Path
+
 from tests.chart.render import CHAT, of_kind, ray_cluster, ray_container, render_chart, the
+from tools.prometheus.scrape import KINDS, scrape_configs
+from tools.prometheus.server import prometheus
+
+#: A busy machine takes its time.
+PATIENCE_S = 60
 
 
 def test_there_is_none_unless_enabled() -> None:
@@ -39,3 +48,28 @@ def test_standalone_models_have_one_of_their_own() -> None:
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert endpoint == {"port": "http", "path": "/metrics", "interval": "30s"}
     assert endpoint["port"] in {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+
+
+def test_a_real_prometheus_takes_what_the_monitors_say(tmp_path: Path) -> None:
+    """The scrape configs of `make e2e`; here no cluster answers, and nothing is found."""
+    objects = render_chart(
+        {
+            "models": {"chat": {**CHAT, "runtime": "standalone"}},
+            "monitoring": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}},
+        }
+    )
+    kubeconfig = tmp_path / "kubeconfig"
+    cluster = {"name": "none", "cluster": {"server": "http://127.0.0.1:9"}}
+    context = {"name": "none", "context": {"cluster": "none"}}
+    kubeconfig.write_text(json.dumps({"clusters": [cluster], "contexts": [context], "current-context": "none"}))
+    configs = [config for one in objects if one["kind"] in KINDS for config in scrape_configs(one, "llm", kubeconfig)]
+    pools = [
+        "PodMonitor/llm/llm-serving-models/0",
+        *(f"PodMonitor/llm/llm-serving/{number}" for number in range(3)),
+        "ServiceMonitor/llm/llm-serving-operator/0",
+    ]
+    with prometheus(tmp_path, configs) as server:
+        deadline = time.monotonic() + PATIENCE_S
+        while (found := sorted(server.pools())) != pools:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.2)

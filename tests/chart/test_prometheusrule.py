@@ -14,13 +14,18 @@ from tests.chart.render import CHART, REPOSITORY, of_kind, render_chart, the
 from tools.gotools import binary
 
 FILES = sorted((CHART / "alerts").glob("*.yaml"))
-#: The labels of each series: the applications' own, and those of Ray 2.60, vLLM 0.29 and KubeRay 1.6 that are used.
+#: The labels of each series: the applications' own, and those that are used of Ray 2.60, vLLM 0.29, KubeRay 1.6 and
+#: Karpenter 1.14.
 LABELS = {
     **{metric.series: set(metric.tags) for metric in metrics.ALL},
     "ray_serve_application_status": {"application"},
+    "ray_node_mem_total": {"RayNodeType"},
     "ray_serve_autoscaling_desired_replicas": {"application", "deployment"},
     "ray_serve_autoscaling_target_replicas": {"application", "deployment"},
+    "ray_serve_health_check_failures_total": {"application", "deployment", "replica"},
     "ray_vllm_kv_cache_usage_perc": {"model_name"},
+    "karpenter_nodepools_limit": {"nodepool", "resource_type"},
+    "karpenter_nodepools_usage": {"nodepool", "resource_type"},
     "kuberay_service_condition_ready": {"name", "condition"},
 }
 #: What a histogram's series end with.
@@ -85,7 +90,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_an_alert_is_about_series_and_labels_that_exist(file: Path) -> None:
     rule = alert(file)
-    series = {SUFFIX.sub("", name) for name in re.findall(r"\b(?:ray|kuberay)_\w+", rule["expr"])} - SCRAPED
+    series = {SUFFIX.sub("", name) for name in re.findall(r"\b(?:ray|kuberay|karpenter)_\w+", rule["expr"])} - SCRAPED
     assert series
     assert series <= set(LABELS)
     labels = SCRAPED.union(*(LABELS[name] for name in series))

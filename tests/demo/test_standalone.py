@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from serve_apps.common.protocol import INTERNAL_HEADER
 from serve_apps.llm import drain as hook
 from serve_apps.llm.standalone import DRAINING
 from tools.demo.models import models_root
-from tools.demo.rendered import REPOSITORY, helm_template
+from tools.demo.rendered import CHART, REPOSITORY, helm_template
 from tools.gotools import helm
 from tools.ports import free_port
 
@@ -129,6 +130,9 @@ def test_prometheus_and_the_hook_read_its_metrics(server: Server) -> None:
     metrics = server.client.get("/metrics").text
     for name in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"):
         assert f"\n{name}{{" in metrics
+    shown = set(re.findall(r"\(ray_vllm_\|vllm:\)(\w+)", (CHART / "dashboards" / "engine.json").read_text()))
+    assert shown
+    assert [name for name in sorted(shown) if f"\nvllm:{name}{{" not in metrics] == []
     assert hook.under_way(metrics) == 0
 
 

@@ -32,6 +32,7 @@ PROVEN_BY = {
         "tests/tools/test_release.py::test_the_package_and_the_notes_have_what_changed_in_that_version"
     ),
     r"(cosign|gpg|helm verify) .*": "tests/test_ci.py::test_the_documents_verify_what_this_workflow_signs",
+    r".* -m tools\.prometheus\.plot .*": "tests/tools/prometheus/test_proof.py::test_panels_are_drawn",
     r"make lock": "tests/tools/test_lock.py::test_a_lock_has_all_that_its_intent_names",
     r"make bench-gateway": (
         "tests/bench/gateway/test_main.py::test_a_quick_run_measures_two_systems_and_writes_three_files"

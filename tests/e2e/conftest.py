@@ -21,6 +21,7 @@ VALUES = REPOSITORY / "values"
 ORDER = (
     "test_install",
     "test_answers",
+    "test_monitoring",
     "test_head_loss",
     "test_in_place",
     "test_broken_model",

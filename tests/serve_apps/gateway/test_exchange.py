@@ -1,3 +1,4 @@
+import asyncio
 import logging
 from typing import Any
 
@@ -49,6 +50,26 @@ def test_a_gauge_shows_what_it_is_told() -> None:
     recorded = RecordedMetrics()
     recorded.telemetry().show(metrics.GATEWAY_IN_FLIGHT, 3)
     assert recorded.values("llm_gateway_in_flight_requests") == [3]
+
+
+def test_a_gauge_is_set_again_since_ray_drops_it_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_apps.gateway.exchange.SHOWN_AGAIN_S", 0)
+    recorded = RecordedMetrics()
+    telemetry = recorded.telemetry()
+    telemetry.show(metrics.GATEWAY_WAITING, 3, model="chat")
+    telemetry.show(metrics.GATEWAY_WAITING, 1, model="chat")
+    telemetry.show(metrics.GATEWAY_STORE_DOWN, True)
+
+    async def some_time() -> None:
+        running = asyncio.create_task(telemetry.run())
+        while len(recorded.values("llm_gateway_store_down")) < 3:
+            await asyncio.sleep(0)
+        running.cancel()
+
+    asyncio.run(some_time())
+    assert set(recorded.values("llm_gateway_waiting_requests")[1:]) == {1}
+    assert recorded.tags("llm_gateway_waiting_requests")[-1] == {"model": "chat"}
+    assert set(recorded.values("llm_gateway_store_down")) == {True}
 
 
 @pytest.mark.parametrize(("value", "counted"), [(0, []), (2, [2])])
