@@ -15,7 +15,7 @@ from serve_apps.agent.ingress import build_asgi
 from serve_apps.agent.progress import Ending
 from serve_apps.agent.run_store import RunStore
 from serve_apps.agent.runs import Runs
-from serve_apps.common import logging, metrics, secrets
+from serve_apps.common import logging, metrics, secrets, tracing
 from serve_apps.common.config import accepted
 from serve_apps.common.gateway_client import GatewayClient
 from serve_apps.common.middleware import ASGIApp
@@ -50,6 +50,7 @@ class AgentServer:
 
     def __init__(self, args: AgentArgs) -> None:
         logging.configure()
+        tracing.configure()
         self._credential = InternalCredential()
         self._credential.value()  # fail now, not at the first request
         gateway = GatewayClient(args.gateway_url, self._credential, args.model_timeout_s)

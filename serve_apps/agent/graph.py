@@ -20,6 +20,7 @@ from serve_apps.agent.graph_config import Step as Planned
 from serve_apps.agent.progress import Progress, Step, StepResult
 from serve_apps.agent.tools import Call
 from serve_apps.agent.work import Did, Said, Work, performed, turn_of
+from serve_apps.common import tracing
 
 Update = dict[str, Any]
 
@@ -83,7 +84,8 @@ def _doing(name: str, step: Planned, branches: Mapping[str, str]) -> Node:
 
     async def node(state: Progress, *, runtime: Runtime[Work]) -> Update:
         began = time.monotonic()
-        done, update = await _do(step, state, runtime, answers=is_last)
+        with tracing.span(f"step {name}", {"gen_ai.agent.name": runtime.context.name}):
+            done, update = await _do(step, state, runtime, answers=is_last)
         if done is None:
             return update
         told = cast(Step, {"step": name, **done, "duration_s": round(time.monotonic() - began, 3)})

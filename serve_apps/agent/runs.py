@@ -21,6 +21,7 @@ from serve_apps.agent.answer import Answer
 from serve_apps.agent.checkpoints import RedisSaver
 from serve_apps.agent.conversation import Asked
 from serve_apps.agent.run_store import RunStore
+from serve_apps.common import tracing
 from serve_apps.common.errors import NotFound, RateLimited, ServingError, Unavailable
 from serve_apps.common.gateway_client import Caller
 from serve_apps.common.logging import request_id
@@ -208,8 +209,9 @@ class Runs:
         begin = None if kept is not None else flow.beginning(work, asked.messages, asked.instruction)
         answer = Answer(agent.name, agent.settings.limits, listed.missing, include_steps=True)
         began = time.monotonic()
-        async with contextlib.aclosing(flow.run(agent.flow(self._saver), work, begin, thread=run)) as events:
-            response = await answer.chat(events)
+        with tracing.span("run", {"gen_ai.agent.name": agent.name}):
+            async with contextlib.aclosing(flow.run(agent.flow(self._saver), work, begin, thread=run)) as events:
+                response = await answer.chat(events)
         agent.observer.ended(agent.name, response["end_reason"], time.monotonic() - began)
         return response
 

@@ -17,6 +17,7 @@ from serve_apps.agent.observation import Observer
 from serve_apps.agent.progress import Ending, Progress, Step
 from serve_apps.agent.tools import Call, Function, Outcome
 from serve_apps.agent.turn import Turn, take
+from serve_apps.common import tracing
 from serve_apps.common.gateway_client import Caller
 from serve_apps.common.prices import Price, cost
 
@@ -109,11 +110,12 @@ async def turn_of(
 
     began = time.monotonic()
     try:
-        async with (
-            asyncio.timeout(state["began_s"] + limits.wall_time_s - time.time()),
-            aclosing(work.models.stream_chat(asked, work.caller)) as payloads,
-        ):
-            await take(payloads, turn, say)
+        with tracing.span(f"chat {asked['model']}", {"gen_ai.agent.name": work.name}):
+            async with (
+                asyncio.timeout(state["began_s"] + limits.wall_time_s - time.time()),
+                aclosing(work.models.stream_chat(asked, work.caller)) as payloads,
+            ):
+                await take(payloads, turn, say)
     except TimeoutError:
         return turn if speaks else Turn(usage=turn.usage), "wall_time"
     finally:
@@ -124,9 +126,13 @@ async def turn_of(
 async def performed(call: Call, work: Work, left_s: float) -> Outcome:
     """How a call of a tool went; ``left_s`` is what remains of the request's time."""
     function = work.functions.get(call.name)
-    outcome = await tools.perform(
-        function, call, list(work.functions), work.caller, left_s, work.agent.limits.tool_result_chars
-    )
+    name = function.name if function else "unknown"
+    with tracing.span(f"execute_tool {name}", {"gen_ai.agent.name": work.name, "gen_ai.tool.name": name}) as span:
+        outcome = await tools.perform(
+            function, call, list(work.functions), work.caller, left_s, work.agent.limits.tool_result_chars
+        )
+        if span and outcome.failed:
+            span.fail("tool_failed")
     if function is not None:
         work.observer.called(work.name, function.tool, failed=outcome.failed, duration_s=outcome.duration_s)
         outcome = replace(outcome, cost=work.cost(function.asks, outcome.usage))

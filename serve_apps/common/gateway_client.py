@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from serve_apps.common import sse
+from serve_apps.common import sse, tracing
 from serve_apps.common.errors import (
     InvalidRequest,
     PermissionDenied,
@@ -67,9 +67,10 @@ class Reply:
 
 
 def caller_of(headers: Mapping[str, str]) -> Caller:
-    """Whom a request that the gateway passed on is made for; log lines have its id from now on."""
+    """Whom a request that the gateway passed on is made for; log lines and spans belong to it from now on."""
     caller = Caller(headers.get(TENANT_HEADER, ""), headers.get(REQUEST_ID_HEADER, ""))
     logged_request_id.set(caller.request_id)
+    tracing.join(headers)
     return caller
 
 
@@ -164,6 +165,7 @@ class GatewayClient:
             INTERNAL_HEADER: self._credential.value(),
             TENANT_HEADER: caller.tenant,
             REQUEST_ID_HEADER: caller.request_id,
+            **tracing.headers(),
             **(more_headers or {}),
         }
         try:

@@ -6,7 +6,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve import metrics as serve_metrics
 
-from serve_apps.common import logging, secrets
+from serve_apps.common import logging, secrets, tracing
 from serve_apps.common.middleware import ASGIApp
 from serve_apps.gateway import compat
 from serve_apps.gateway.auth import Authenticator
@@ -25,6 +25,7 @@ class Gateway:
 
     def __init__(self, args: GatewayArgs) -> None:
         logging.configure()
+        tracing.configure()
         compat.own_server(args.write_timeout_s)
         credential = secrets.InternalCredential()
         credential.value()  # fail now, not at the first request

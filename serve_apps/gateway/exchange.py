@@ -5,9 +5,12 @@ import logging
 import time
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from serve_apps.common import metrics
+
+if TYPE_CHECKING:
+    from serve_apps.common.spans import Span
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class Exchange:
     """Whether the audit log tells of it, so that no other line need."""
     client_left: bool = False
     """Whether it was the client that left."""
+    span: "Span | None" = None
+    """What traces tell of it, where there are traces."""
 
     def began(self, status: int) -> None:
         """Note that the response starts now."""
@@ -81,6 +86,25 @@ class Exchange:
             "first_byte_s": self.first_byte_s and round(self.first_byte_s, 4),
             "duration_s": round(time.perf_counter() - self.started_s, 4),
         } | ({"adapter": self.adapter} if self.adapter else {})
+
+    def end_span(self, span: "Span", route: str) -> None:
+        """Say in its span how it went, in OpenTelemetry's words where it has some; ``route`` is one of few paths."""
+        if self.broken or self.status >= 500:
+            span.fail("broken" if self.broken else str(self.status))
+        told: dict[str, str | int | float | bool] = {
+            "llm_serving.request_id": self.request_id,
+            "llm_serving.tenant": self.tenant,
+            "llm_serving.version": self.version,
+            "llm_serving.stream": self.stream,
+            "http.request.method": self.method,
+            "http.response.status_code": self.status,
+            "gen_ai.request.model": self.model,
+            "gen_ai.usage.input_tokens": self.prompt_tokens,
+            "gen_ai.usage.output_tokens": self.completion_tokens,
+        }
+        if self.first_byte_s is not None:
+            told["llm_serving.first_byte_s"] = self.first_byte_s
+        span.end(told, f"{self.method} {route}")
 
     @property
     def inter_token_s(self) -> float | None:

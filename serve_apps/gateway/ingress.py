@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from serve_apps.common import metrics, secrets
+from serve_apps.common import metrics, secrets, tracing
 from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.logging import request_id as logged_request_id
 from serve_apps.common.middleware import ASGIApp, Message, Receive, Scope, Send
@@ -140,6 +140,7 @@ class Ingress:
         self._control = build_control(self._table, authenticator.check_readable, self._usage, self._may_name)
         self._page_paths = playground.PATHS if args.playground else frozenset()
         self._unmeasured = _OPEN_PATHS | self._page_paths
+        self._traces = tracing.is_on()
         self._background: list[asyncio.Task[None]] = []
 
     def route_by(self, table: dict[str, Any]) -> None:
@@ -203,6 +204,8 @@ class Ingress:
         request_id = request.request_id_of(scope["headers"])
         logged_request_id.set(request_id)
         exchange = Exchange(request_id, scope["method"], scope["path"])
+        if self._traces:
+            exchange.span = tracing.received(request.trace_of(scope["headers"]))
         returned = behind_serve and find(scope["headers"], _REQUEST_ID_HEADER) == request_id.encode()
         echo = [] if returned else [(_REQUEST_ID_HEADER, request_id.encode())]
         call = _Call(scope, client.Intake(receive), send, exchange, scope["headers"], echo)
@@ -226,6 +229,8 @@ class Ingress:
         finally:
             if exchange.path not in self._unmeasured:
                 self._telemetry.finished(exchange)
+                if exchange.span is not None:
+                    exchange.end_span(exchange.span, routing.template(exchange.path))
 
     async def _answer(self, call: _Call) -> None:
         exchange = call.exchange
@@ -480,12 +485,14 @@ class Ingress:
         return key
 
     def _own_headers(self, call: _Call, *, aborts_itself: bool) -> dict[str, str]:
+        exchange = call.exchange
         return request.upstream_headers(
             call.headers,
             credential=self._credential.value(),
-            tenant=call.exchange.tenant,
-            request_id=call.exchange.request_id,
+            tenant=exchange.tenant,
+            request_id=exchange.request_id,
             aborts_itself=aborts_itself,
+            trace=tracing.headers(exchange.span) if exchange.span is not None else None,
         )
 
     def _replica_of(self, candidate: Candidate, wish: Wish) -> Target | None:

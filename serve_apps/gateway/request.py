@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from serve_apps.common import tracing
 from serve_apps.common.errors import InvalidRequest
 from serve_apps.common.protocol import (
     ANTHROPIC_PATHS,
@@ -92,6 +93,7 @@ _NOT_FORWARDED = frozenset(
     }
 )
 _OWN_PREFIX = b"x-llm-"
+_TRACE_HEADERS = frozenset(name.encode() for name in tracing.HEADERS)
 _PROVIDER_HEADERS = frozenset(
     {b"accept", b"content-type", b"user-agent", b"anthropic-version", b"anthropic-beta", b"openai-beta"}
 )
@@ -305,14 +307,26 @@ def request_id_of(headers: RawHeaders) -> str:
     return uuid.uuid4().hex
 
 
+def trace_of(headers: RawHeaders) -> dict[str, str]:
+    """The headers that say which trace a request belongs to, and no others."""
+    return {name.decode(): value.decode("latin-1") for name, value in headers if name in _TRACE_HEADERS}
+
+
 def upstream_headers(
-    headers: RawHeaders, *, credential: str, tenant: str, request_id: str, aborts_itself: bool
+    headers: RawHeaders,
+    *,
+    credential: str,
+    tenant: str,
+    request_id: str,
+    aborts_itself: bool,
+    trace: dict[str, str] | None = None,
 ) -> dict[str, str]:
     """What goes upstream: the client's headers less those it has no say in, plus the gateway's own.
 
     ``aborts_itself``: the upstream ends its work when we close the connection, as vLLM does, if Serve lets it see that.
+    ``trace``: our span, where there is one; else the client's goes on as it came.
     """
-    dropped = _NOT_FORWARDED | _named_by_connection(headers)
+    dropped = _NOT_FORWARDED | _named_by_connection(headers) | (_TRACE_HEADERS if trace else frozenset())
     forwarded = {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in headers
@@ -322,6 +336,7 @@ def upstream_headers(
     forwarded[INTERNAL_HEADER] = credential
     forwarded[TENANT_HEADER] = tenant
     forwarded[REQUEST_ID_HEADER] = request_id
+    forwarded |= trace or {}
     if session := _session_of(headers):
         forwarded[SESSION_HEADER] = session
     if aborts_itself:

@@ -76,6 +76,14 @@ def kind_of(method: str, path: str) -> Kind:
     return kind
 
 
+def template(path: str) -> str:
+    """A path without what clients put into it, for names of which there may be only few."""
+    if path in MODEL_PATHS or path in CONTROL_PATHS:
+        return path
+    beginnings = (*_PREFIXES, *_BATCH_PATHS, MODEL_CARD_PREFIX)
+    return next((f"{each.rstrip('/')}/…" for each in beginnings if path.startswith(each)), "unknown")
+
+
 def model_route(table: RoutingTable, path: str, model: object) -> Route:
     """The upstream of the model that a request's body names; routes and aliases are not looked up here.
 

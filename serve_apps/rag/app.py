@@ -9,7 +9,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve import metrics as serve_metrics
 
-from serve_apps.common import logging, metrics
+from serve_apps.common import logging, metrics, tracing
 from serve_apps.common.config import accepted
 from serve_apps.common.middleware import ASGIApp
 from serve_apps.common.secrets import InternalCredential
@@ -59,6 +59,7 @@ class Rag:
 
     def __init__(self, args: RagArgs) -> None:
         logging.configure()
+        tracing.configure()
         self._credential = InternalCredential()
         self._credential.value()  # fail now, not at the first request
         self._observer = RayMetrics()

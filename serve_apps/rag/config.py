@@ -65,6 +65,8 @@ class Pipeline(Config):
 
     llm: Name
     """The model that writes the answer."""
+    vision: Name | None = None
+    """The model that answers questions with images, which may be the same as ``llm``. Unset: they are refused."""
     embedder: Name
     """The model that embeds questions and chunks; changing it needs a new collection."""
     reranker: Name | None = None

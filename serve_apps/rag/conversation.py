@@ -1,10 +1,11 @@
 """A chat completion request, read as a conversation that ends in a question."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from serve_apps.common.errors import InvalidRequest
+from serve_apps.rag import images
 from serve_apps.rag.config import Pipeline
 
 #: The request's own fields for the length of an answer; the second is OpenAI's newer name.
@@ -31,6 +32,8 @@ class Conversation:
     """What users and assistant said before it, oldest first."""
     instruction: str = ""
     """The client's own system messages; they follow the pipeline's."""
+    images: tuple[str, ...] = ()
+    """The images of the question, as data URLs; those of earlier messages are left out."""
 
 
 def read(body: Mapping[str, Any]) -> Conversation:
@@ -50,13 +53,33 @@ def read(body: Mapping[str, Any]) -> Conversation:
     instruction = "\n\n".join(
         message["content"] for message in read_messages if message["role"] in ("system", "developer")
     )
-    return Conversation(last["content"].strip(), tuple(spoken), instruction)
+    shown = tuple(_images(f"messages[{len(given) - 1}]", given[-1].get("content")))
+    return Conversation(last["content"].strip(), tuple(spoken), instruction, shown)
 
 
-def request_for(pipeline: Pipeline, body: Mapping[str, Any], messages: list[Message]) -> dict[str, Any]:
-    """The request to the pipeline's model: the client's own, with the pipeline's prompt, bounds and defaults."""
+def model_for(pipeline: Pipeline, said: Conversation) -> str:
+    """The model that answers.
+
+    Raises:
+        InvalidRequest: the question has images, and the pipeline no model that sees.
+    """
+    if not said.images:
+        return pipeline.llm
+    if pipeline.vision is None:
+        raise InvalidRequest(
+            "messages: the question has images, and this pipeline has no model that sees them; ask in words",
+            param="messages",
+            code="images_not_supported",
+        )
+    return pipeline.vision
+
+
+def request_for(
+    pipeline: Pipeline, model: str, body: Mapping[str, Any], messages: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The request to ``model``: the client's own, with the pipeline's prompt, bounds and defaults."""
     asked_for = {name: value for name, value in body.items() if name not in OWN_FIELDS}
-    request = {"temperature": pipeline.temperature, **asked_for, "model": pipeline.llm, "messages": messages}
+    request = {"temperature": pipeline.temperature, **asked_for, "model": model, "messages": messages}
     asked = [name for name in _LENGTHS if request.get(name) is not None]
     for name in asked:
         if not isinstance(request[name], int) or request[name] < 1:
@@ -75,12 +98,26 @@ def _message(number: int, message: Any) -> Message:
 
 
 def _text(path: str, content: Any) -> str:
-    """Content as text: a string, nothing (an assistant's tool call), or a list of text parts."""
+    """Content as text: a string, nothing (an assistant's tool call), or the text of a list of parts."""
     if content is None or isinstance(content, str):
         return content or ""
-    parts = content if isinstance(content, list) else [content]
+    texts = []
+    for part in content if isinstance(content, list) else [content]:
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind != "image_url":
+            raise InvalidRequest(
+                f"{path}.content: a pipeline takes text and images only, got {kind!r}", param=f"{path}.content"
+            )
+    return "\n".join(texts)
+
+
+def _images(path: str, content: Any) -> Iterator[str]:
+    parts = [part for part in content if part["type"] == "image_url"] if isinstance(content, list) else []
+    if len(parts) > images.MAX_IMAGES:
+        raise InvalidRequest(
+            f"{path}.content: {len(parts)} images; send {images.MAX_IMAGES} or fewer", param=f"{path}.content"
+        )
     for part in parts:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            raise InvalidRequest(f"{path}.content: a pipeline takes text only, got {kind!r}", param=f"{path}.content")
-    return "\n".join(part["text"] for part in parts)
+        yield images.url_of(path, part)

@@ -12,7 +12,7 @@ import orjson
 
 from serve_apps.common.errors import InvalidRequest, ServingError
 from serve_apps.common.gateway_client import Caller
-from serve_apps.rag import chunking, documents
+from serve_apps.rag import chunking, reading
 from serve_apps.rag.chunking import Chunk, Outline
 from serve_apps.rag.concurrency import gathered
 from serve_apps.rag.config import Pipeline
@@ -93,7 +93,7 @@ class Ingester:
             if known is not None and known.content_hash == content_hash:
                 done[document.id] = Ingested(document.id, known.chunks, "unchanged")
             else:
-                changed.append(await asyncio.to_thread(_read, document, content_hash))
+                changed.append(await _read(document, content_hash))
         broken: ServingError | None = None
         for group in _groups(changed):
             brought = _failed(group, broken) if broken else await self._bring_in(group, caller)
@@ -168,10 +168,10 @@ class Ingester:
         return hashlib.sha256(made_from).hexdigest()
 
 
-def _read(document: Document, content_hash: str) -> _Read:
-    sections = documents.read(document.content, document.content_type, document.id)
+async def _read(document: Document, content_hash: str) -> _Read:
+    sections = await reading.read(document.content, document.content_type, document.id)
     try:
-        return _Read(document, content_hash, chunking.outline(sections))
+        return _Read(document, content_hash, await asyncio.to_thread(chunking.outline, sections))
     except Unreadable as error:
         raise InvalidRequest(f"document {document.id!r}: {error}", code="invalid_document") from error
 

@@ -21,7 +21,7 @@ from serve_apps.rag.answer import Answer
 from serve_apps.rag.conversation import Conversation
 from serve_apps.rag.gateway_client import GatewayClient
 from serve_apps.rag.ingestion import Ingested
-from serve_apps.rag.observation import Observer
+from serve_apps.rag.observation import Observer, observed
 from serve_apps.rag.pipelines import Pipelines, RunningPipeline
 
 
@@ -135,23 +135,28 @@ class Routes:
     ) -> tuple[Answer, dict[str, Any] | None]:
         """Retrieve; returns how the answer will leave, and the request to the model, None if it is not asked."""
         settings = pipeline.settings
+        model = conversation.model_for(settings, said)
         where = filters.parse(given_filter)
         retrieval = await pipeline.retriever.retrieve(said.question, caller, top_k, where, said.history)
         must_be_json = bool(body.get("response_format"))
-        if settings.unfound == "say" and not retrieval.sources and retrieval.searched and not must_be_json:
+        # What an image shows may be what the question is about.
+        may_say = settings.unfound == "say" and not must_be_json and not said.images
+        if may_say and not retrieval.sources and retrieval.searched:
             return Answer(pipeline.name, retrieval), None
         messages = prompt.messages(settings.system_prompt, said, retrieval, settings.max_history_words)
         # A notice would break the syntax of an answer that must be JSON; header and body still flag it.
         notice = "" if must_be_json else prompt.notice(retrieval)
         links = None if settings.links == "any" else prompt.addresses(settings.system_prompt, said, retrieval)
-        return Answer(pipeline.name, retrieval, notice, links), conversation.request_for(settings, body, messages)
+        return Answer(pipeline.name, retrieval, notice, links), conversation.request_for(
+            settings, model, body, messages
+        )
 
     async def _complete(
         self, pipeline: RunningPipeline, completion: dict[str, Any] | None, caller: Caller
     ) -> dict[str, Any]:
         if completion is None:
             return unfound.completion()
-        with self._observer.stage(pipeline.name, "generate"):
+        with observed(self._observer, pipeline.name, "generate"):
             return await self._gateway.chat(completion, caller)
 
     async def _stream(
@@ -161,7 +166,7 @@ class Routes:
             async for payload in unfound.payloads(body):
                 yield payload
             return
-        with self._observer.stage(pipeline.name, "generate"):
+        with observed(self._observer, pipeline.name, "generate"):
             async with aclosing(self._gateway.stream_chat(completion, caller)) as payloads:
                 async for payload in payloads:
                     yield payload

@@ -1,7 +1,10 @@
 """What the app reports about its work; ``app`` turns it into Ray's metrics."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
+
+from serve_apps.common import tracing
 
 
 class Observer(Protocol):
@@ -18,3 +21,10 @@ class Observer(Protocol):
 
     def ingested(self, pipeline: str, chunks: int) -> None:
         """``chunks`` were written to the vector store."""
+
+
+@contextmanager
+def observed(observer: Observer, pipeline: str, stage: str) -> Iterator[None]:
+    """A stage of an answer, timed and traced."""
+    with tracing.span(f"rag {stage}", {"rag.pipeline": pipeline, "rag.stage": stage}), observer.stage(pipeline, stage):
+        yield

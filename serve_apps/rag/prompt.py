@@ -5,7 +5,8 @@ right before the question and nothing is said twice.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from serve_apps.rag import links
 from serve_apps.rag.chunking import count_words
@@ -24,11 +25,13 @@ _FENCE = re.compile(r"<(?=\s*/?\s*source\b)", re.IGNORECASE)
 
 def messages(
     system_prompt: str, conversation: Conversation, retrieval: Retrieval, max_history_words: int
-) -> list[Message]:
+) -> list[Mapping[str, Any]]:
     """The whole prompt, in the roles of a chat completion."""
     instruction = "\n\n".join(filter(None, [system_prompt, conversation.instruction]))
     sources = "\n".join(map(_fenced, retrieval.sources)) or _NO_SOURCES
-    question: Message = {"role": "user", "content": f"{sources}\n\nQuestion: {conversation.question}"}
+    text = f"{sources}\n\nQuestion: {conversation.question}"
+    shown = [{"type": "image_url", "image_url": {"url": url}} for url in conversation.images]
+    question = {"role": "user", "content": [{"type": "text", "text": text}, *shown] if shown else text}
     system: list[Message] = [{"role": "system", "content": instruction}] if instruction else []
     return [*system, *recent(conversation.history, max_history_words), question]
 

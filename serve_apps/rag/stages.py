@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from serve_apps.common.errors import UpstreamTimeout
-from serve_apps.rag.observation import Observer
+from serve_apps.rag.observation import Observer, observed
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Stages:
         Raises:
             UpstreamTimeout: it took longer than ``timeout_s``; the work is cancelled.
         """
-        with self._observer.stage(self._pipeline, stage):
+        with observed(self._observer, self._pipeline, stage):
             try:
                 async with asyncio.timeout(timeout_s), self._slots[stage]:
                     return await work()

@@ -191,6 +191,21 @@ def test_ways_out_that_are_named_close_the_others() -> None:
     assert named.may("cpu", "llm-serving-redis", REDIS)
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://otel.monitoring:4318", 4318), ("http://otel", 80), ("https://otel.example.com", 443)],
+)
+def test_ways_out_that_are_named_leave_the_way_to_a_collector_in_the_cluster(endpoint: str, port: int) -> None:
+    egress = [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}], "ports": [{"port": 443}]}]
+    closed = {**STANDALONE, "networkPolicy": {"egress": egress}}
+    traced = Network({**closed, "tracing": {"endpoint": endpoint}})
+    for pod in ("cpu", "l4", MODEL):
+        assert traced.may(pod, STRANGER, port)
+        assert not traced.may(pod, STRANGER, 9999)
+        assert not traced.may(pod, INTERNET, 80)
+        assert not Network(closed).may(pod, STRANGER, port)
+
+
 def test_without_clients_the_gateway_is_for_the_release_alone() -> None:
     alone = Network({})
     assert alone.reach("cpu", GATEWAY) == set()

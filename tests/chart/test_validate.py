@@ -519,6 +519,11 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "rag.docs.embedder: needs a model of task embed, but chat is of task generate; models of task embed: embedder",
         docs(embedder="embedder"),
     ),
+    "a pipeline's model for images that embeds": (
+        docs(vision="embedder"),
+        "rag.docs.vision: needs a model of task generate, but embedder is of task embed; models of task generate: chat",
+        docs(vision="chat"),
+    ),
     "a pipeline's reranker that embeds": (
         docs(reranker="embedder"),
         "rag.docs.reranker: needs a model of task score, but embedder is of task embed; models of task score: reranker",

@@ -37,12 +37,14 @@ class Demo:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """``make demo`` on the preset rag; ended with Ctrl-C, which must leave nothing behind.
+    """``make demo`` on the preset agent, which is the preset rag and an agent; ended with Ctrl-C, which must leave
+    nothing behind.
 
     Ended with its module: two clusters with real models do not fit into 24 GB side by side.
     """
     log = tmp_path_factory.mktemp("demo") / "stderr.log"
-    command = [sys.executable, "-m", "tools.demo", f"--port={free_port()}"]
+    preset = REPOSITORY / "values" / "agent.yaml"
+    command = [sys.executable, "-m", "tools.demo", f"--port={free_port()}", f"--file={preset}"]
     with log.open("w") as stderr:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:

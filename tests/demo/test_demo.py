@@ -3,16 +3,21 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, get_args
 
 import anthropic
 import httpx
 import openai
 import pytest
+from jsonschema import Draft202012Validator
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import SecretStr
 
+from serve_apps.agent.progress import Ending
+from serve_apps.agent.turn import Turn
 from serve_apps.gateway.refusals import is_context_overflow
+from tests.demo.agent_turns import CALLING, CASES, FUNCTIONS, Case
 from tests.demo.conftest import Demo
 from tools.demo.rendered import REPOSITORY
 
@@ -28,6 +33,13 @@ METRICS_PUSH_S = 3
 def client(demo: Demo) -> Iterator[openai.OpenAI]:
     """The unmodified SDK, pointed at the demo."""
     with openai.OpenAI(base_url=demo.url, api_key=demo.key, max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(demo: Demo) -> Iterator[httpx.Client]:
+    headers = {"authorization": f"Bearer {demo.key}"}
+    with httpx.Client(base_url=demo.root, headers=headers, timeout=120) as client:
         yield client
 
 
@@ -94,12 +106,12 @@ def test_a_pipeline_is_a_model_and_cites(client: openai.OpenAI) -> None:
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
-    assert {model.id for model in client.models.list()} == {"chat", "embedder", "docs"}
+    assert {model.id for model in client.models.list()} == {"chat", "embedder", "docs", "helper"}
     assert client.models.retrieve("chat").id == "chat"
 
 
 def test_an_unknown_model_is_told_the_known_ones(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="chat, docs, embedder"):
+    with pytest.raises(openai.NotFoundError, match="chat, docs, embedder, helper"):
         client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "hi"}])
 
 
@@ -168,19 +180,40 @@ def _dot(left: list[float], right: list[float]) -> float:
     return sum(a * b for a, b in zip(left, right, strict=True))
 
 
+# An agent, whose model is far too small to be right, and held to calls that are valid all the same
+
+
+def test_every_call_of_the_scripted_tasks_is_valid(client: openai.OpenAI) -> None:
+    """Whatever the model wants to have calculated or looked up, at every point of every task."""
+
+    def asked(case: Case) -> Any:
+        return client.post("/chat/completions", body=case.request(), cast_to=dict[str, Any])
+
+    with ThreadPoolExecutor(8) as callers:  # as many as the engine takes at a time
+        answers = list(callers.map(asked, CASES))
+    for case, answer in zip(CASES, answers, strict=True):
+        [choice] = answer["choices"]
+        decided = CALLING.decision(Turn(choice["message"]["content"]))
+        assert (choice["finish_reason"], decided.correction) == ("stop", None), (case, answer)
+        [call] = decided.calls
+        Draft202012Validator(FUNCTIONS[call.name].parameters).validate(call.arguments)
+
+
+def test_the_agent_of_the_preset_comes_to_an_end(http: httpx.Client) -> None:
+    body = {"model": "helper", "messages": [{"role": "user", "content": "What is 17 plus 25?"}], "include_steps": True}
+    answer = http.post("/v1/chat/completions", json=body).raise_for_status().json()
+    assert answer["choices"][0]["message"]["content"].strip()
+    assert answer["end_reason"] in get_args(Ending)
+    for step in answer["steps"]:
+        Draft202012Validator(FUNCTIONS[step["tool"]].parameters).validate(step["arguments"])
+
+
 # Every path of the API that the demo's models have, answered by vLLM itself
 
 
 @pytest.fixture(scope="module")
 def claude(demo: Demo) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=demo.root, api_key=demo.key, max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def http(demo: Demo) -> Iterator[httpx.Client]:
-    headers = {"authorization": f"Bearer {demo.key}"}
-    with httpx.Client(base_url=demo.root, headers=headers, timeout=120) as client:
         yield client
 
 

@@ -532,6 +532,15 @@ class Monitoring(Config):
     alerts: Alerts
 
 
+class Tracing(Config):
+    """Traces in OpenTelemetry's terms."""
+
+    endpoint: str = Field(pattern=r"^(https?://[^/?#\s]+(:[0-9]+)?)?$")
+    """The collector's base URL, for OTLP over HTTP; empty: nothing is traced."""
+    sample_ratio: float = Field(ge=0, le=1)
+    """The part of requests that is traced whose callers do not say."""
+
+
 class Values(Config):
     """All values, in the order of values.yaml."""
 
@@ -562,4 +571,5 @@ class Values(Config):
     network_policy: NetworkPolicy
     redis: Redis
     monitoring: Monitoring
+    tracing: Tracing
     extra_objects: list[Verbatim | str]

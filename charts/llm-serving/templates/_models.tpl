@@ -114,6 +114,11 @@ none fits) and `labelSelector` leads to its nodes. Scope: dict "root" $ "home" (
 {{- range $block := list "sampling" "engine" }}
 {{- $_ := set $model $block (include "llm-serving.withoutNulls" (get $model $block) | fromYaml) }}
 {{- end }}
+{{- with include "llm-serving.tracesUrl" $root }}
+{{- $environment := include "llm-serving.tracingEnvironment" (dict "root" $root "service" $name) | fromYaml }}
+{{- $_ := set $model "env" (mergeOverwrite $environment $model.env) }}
+{{- $_ := set $model.engine "extra" (mergeOverwrite (dict "otlp_traces_endpoint" .) (dig "extra" dict $model.engine)) }}
+{{- end }}
 {{- with include "llm-serving.withoutNulls" ($model.lora | default dict) | fromYaml }}
 {{- $lora := mergeOverwrite (dict "maxLoras" 4 "maxRank" 16) . }}
 {{- $_ := set $lora "adapters" (include "llm-serving.entries" (dict "entries" .adapters) | fromYaml) }}

@@ -39,6 +39,10 @@ pipelines' calls have room; serve_apps.gateway.app.HEADROOM is the same. */}}
 - name: gateway
   route_prefix: /
   import_path: serve_apps.gateway.app:build_app
+  {{- with include "llm-serving.tracingEnvironment" (dict "root" . "service" "gateway") | fromYaml }}
+  runtime_env:
+    env_vars: {{- toYaml . | nindent 6 }}
+  {{- end }}
   args:
     auth: {{ .Values.security.auth }}
     {{- with include "llm-serving.withoutNulls" (.Values.security.jwt | default dict) | fromYaml }}
@@ -120,6 +124,10 @@ Scope: dict "root" $ "pipelines" (the enabled ones). */ -}}
 - name: rag
   route_prefix: /internal/rag
   import_path: serve_apps.rag.app:build_app
+  {{- with include "llm-serving.tracingEnvironment" (dict "root" .root "service" "rag") | fromYaml }}
+  runtime_env:
+    env_vars: {{- toYaml . | nindent 6 }}
+  {{- end }}
   args:
     gatewayUrl: http://127.0.0.1:{{ int .root.Values.gateway.port }}
     modelTimeoutS: {{ .root.Values.gateway.firstByteTimeoutS | default 900 }}
@@ -139,6 +147,10 @@ Scope: dict "root" $ "agents" (the enabled ones). */ -}}
 - name: agent
   route_prefix: /internal/agent
   import_path: serve_apps.agent.app:build_app
+  {{- with include "llm-serving.tracingEnvironment" (dict "root" .root "service" "agent") | fromYaml }}
+  runtime_env:
+    env_vars: {{- toYaml . | nindent 6 }}
+  {{- end }}
   args:
     gatewayUrl: http://127.0.0.1:{{ int .root.Values.gateway.port }}
     modelTimeoutS: {{ .root.Values.gateway.firstByteTimeoutS | default 900 }}

@@ -446,7 +446,7 @@ security.jwt.{{ $key }}: missing; set what the tokens have as {{ $key | trunc 3 
 {{- range $name, $route := .routes }}
 {{- $_ := set $models $name (dict "task" (dig (first $route.versions).model "task" "" $.upstreams)) }}
 {{- end }}
-{{- $tasks := dict "llm" "generate" "embedder" "embed" "reranker" "score" }}
+{{- $tasks := dict "llm" "generate" "vision" "generate" "embedder" "embed" "reranker" "score" }}
 {{- range $name, $pipeline := .pipelines }}
 {{- range $role, $task := $tasks }}
 {{- $reference := get $pipeline $role }}

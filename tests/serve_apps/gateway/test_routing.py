@@ -251,3 +251,19 @@ def test_with_an_empty_table_there_are_no_batches() -> None:
 def test_with_an_empty_table_there_is_no_model() -> None:
     with pytest.raises(NotFound, match=r"Models here: none\."):
         routing.model_route(RoutingTable(), CHAT, "chat")
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/models", "/v1/models"),
+        ("/v1/models/chat", "/v1/models/…"),
+        ("/v1/rag/docs/documents/secret.pdf", "/v1/rag/…"),
+        ("/v1/agents/helper/runs", "/v1/agents/…"),
+        ("/v1/files/file-1", "/v1/files/…"),
+        ("/made/up", "unknown"),
+    ],
+)
+def test_a_path_is_told_without_what_clients_put_into_it(path: str, shown: str) -> None:
+    assert routing.template(path) == shown

@@ -37,10 +37,13 @@ def test_text_parts_are_joined() -> None:
             "messages: the last must be a user's, and hold the question",
         ),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-            "messages[0].content: a pipeline takes text only, got 'image_url'",
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
+            "messages[0].content: a pipeline takes text and images only, got 'input_audio'",
         ),
-        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content: a pipeline takes text only, got 'int'"),
+        (
+            {"messages": [{"role": "user", "content": 5}]},
+            "messages[0].content: a pipeline takes text and images only, got 'int'",
+        ),
     ],
 )
 def test_what_is_no_conversation_says_why(body: dict[str, Any], message: str) -> None:
@@ -49,13 +52,67 @@ def test_what_is_no_conversation_says_why(body: dict[str, Any], message: str) ->
     assert raised.value.message == message
 
 
+PNG = "data:image/png;base64,iVBORw0KGgo="
+
+
+def asking(*urls: Any) -> list[dict[str, Any]]:
+    """A question with images."""
+    return [
+        {"type": "text", "text": "What is it?"},
+        *({"type": "image_url", "image_url": {"url": url}} for url in urls),
+    ]
+
+
+def test_the_images_of_the_question_are_kept_and_those_before_it_left_out() -> None:
+    read = said(("user", asking(PNG)), ("assistant", "A cat."), ("user", asking(PNG, PNG)))
+    assert (read.question, read.images) == ("What is it?", (PNG, PNG))
+    assert read.history[0] == {"role": "user", "content": "What is it?"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/cat.png",
+        "http://169.254.169.254/latest/meta-data",
+        "file:///etc/passwd",
+        "data:text/html;base64,aGk=",
+        "data:image/png;base64,",
+        "data:image/png;base64,not base64",
+        None,
+    ],
+)
+def test_an_image_that_is_not_inside_the_request_is_refused(url: Any) -> None:
+    with pytest.raises(
+        InvalidRequest, match=r"messages\[0\]\.content: image_url\.url must be data:.*nothing is fetched"
+    ):
+        said(("user", asking(url)))
+
+
+def test_a_question_has_few_images() -> None:
+    assert len(said(("user", asking(*[PNG] * 8))).images) == 8
+    with pytest.raises(InvalidRequest, match="9 images; send 8 or fewer"):
+        said(("user", asking(*[PNG] * 9)))
+
+
+def test_images_go_to_the_model_that_sees() -> None:
+    seeing = PIPELINE.model_copy(update={"vision": "eyes"})
+    assert conversation.model_for(seeing, said(("user", asking(PNG)))) == "eyes"
+    assert conversation.model_for(seeing, said(("user", "What is it?"))) == "chat"
+
+
+def test_without_one_they_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="this pipeline has no model that sees them") as raised:
+        conversation.model_for(PIPELINE, said(("user", asking(PNG))))
+    assert raised.value.code == "images_not_supported"
+
+
 PIPELINE = Pipeline.model_validate(
     {"llm": "chat", "embedder": "e", "vectorStore": {"uri": "a.db"}, "maxTokens": 100, "temperature": 0.3}
 )
 
 
 def request_for(body: dict[str, Any]) -> dict[str, Any]:
-    return conversation.request_for(PIPELINE, body, [{"role": "user", "content": "prompt"}])
+    return conversation.request_for(PIPELINE, "chat", body, [{"role": "user", "content": "prompt"}])
 
 
 def test_the_request_to_the_model_has_the_pipelines_model_prompt_and_defaults() -> None:

@@ -533,3 +533,27 @@ def test_two_requests_with_one_document_do_not_mix(rag: Rag) -> None:
     [stored] = server.client.get("/v1/rag/docs/documents").json()["documents"]
     found = server.ask(long if stored["chunks"] > 1 else "short text", top_k=100).json()["citations"]
     assert {citation["quote"].startswith("long") for citation in found} == {stored["chunks"] > 1}
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+
+
+def test_an_image_is_asked_about_beside_the_sources_or_without_any(rag: Rag, gateway: FakeGateway) -> None:
+    server = rag(vision="eyes")
+    server.send(ARCHITECTURE).raise_for_status()
+    for question in (QUESTION, "zzz"):
+        content = [{"type": "text", "text": question}, IMAGE]
+        messages = [{"role": "user", "content": content}]
+        server.client.post("/v1/chat/completions", json={"model": "docs", "messages": messages}).raise_for_status()
+        asked = gateway.bodies("/v1/chat/completions")[-1]
+        assert (asked["model"], asked["messages"][-1]["content"][1]) == ("eyes", IMAGE)
+    assert server.chat(QUESTION).status_code == 200
+    assert gateway.bodies("/v1/chat/completions")[-1]["model"] == "chat"
+
+
+def test_a_pipeline_that_cannot_see_says_so_before_it_searches(filled: RagServer, gateway: FakeGateway) -> None:
+    gateway.asked.clear()
+    messages = [{"role": "user", "content": [{"type": "text", "text": QUESTION}, IMAGE]}]
+    response = filled.client.post("/v1/chat/completions", json={"model": "docs", "messages": messages})
+    assert (response.status_code, error(response)["code"]) == (400, "images_not_supported")
+    assert gateway.asked == []

@@ -93,3 +93,10 @@ def test_an_answer_may_have_the_addresses_of_the_sources_and_of_people() -> None
         "https://c.example",
         "https://d.example",
     }
+
+
+def test_images_follow_the_text_of_the_question() -> None:
+    seen = Conversation("Is tea hot?", images=("data:image/png;base64,AA==",))
+    text, image = prompt.messages("", seen, FOUND, 100)[-1]["content"]
+    assert text["text"].endswith("Question: Is tea hot?")
+    assert image == {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}

@@ -1,0 +1,123 @@
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from serve_apps.common.errors import InvalidRequest, TooLarge, UnsupportedMediaType
+from serve_apps.rag import documents, reading
+from serve_apps.rag.reading import Reader
+from serve_apps.rag.sections import Section
+from tests.serve_apps.rag.conftest import RagServer
+from tests.serve_apps.rag.docx import docx, paragraph
+from tests.serve_apps.rag.pdf import pdf
+
+MARKDOWN = b"# Top\n\nText \xc3\xa4.\n\n## Below\n\nMore."
+#: A page that is drawn in so many steps that reading them takes minutes.
+ENDLESS = pdf("a) Tj (" * 400_000)
+#: A Word document of few bytes and much text, below what is refused as a bomb.
+LARGE = docx(paragraph("x" * (20 * 2**20)))
+
+
+@pytest.fixture
+def reader() -> Iterator[Callable[..., Reader]]:
+    """Starts readers with the given bounds."""
+    started: list[Reader] = []
+
+    def start(**bounds: int) -> Reader:
+        started.append(Reader(**bounds))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def process_of(reader: Reader) -> int:
+    assert reader._process is not None
+    return reader._process.pid
+
+
+def test_it_reads_as_in_this_process_and_keeps_its_own(reader: Callable[..., Reader]) -> None:
+    one = reader()
+    for content, kind, name in (
+        (MARKDOWN, "text/markdown", "a.md"),
+        (pdf("Page one", "Page two"), "", "b.pdf"),
+        (docx(paragraph("Words")), "", "c.docx"),
+    ):
+        assert one.read(content, kind, name) == documents.read(content, kind, name)
+        assert process_of(one) != os.getpid()
+    first = process_of(one)
+    assert one.read(b"text", "text/plain", "d.txt") == [Section("text")]
+    assert process_of(one) == first
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "error"),
+    [(b"x", "image/png", UnsupportedMediaType), (b"x", "application/pdf", InvalidRequest), (b"", "", Exception)],
+)
+def test_a_refusal_is_the_readers_own(
+    reader: Callable[..., Reader], content: bytes, kind: str, error: type[Exception]
+) -> None:
+    one = reader()
+    with pytest.raises(error) as here:
+        documents.read(content, kind, "a")
+    with pytest.raises(error) as there:
+        one.read(content, kind, "a")
+    assert (str(there.value), type(there.value)) == (str(here.value), type(here.value))
+    assert one.read(b"text", "text/plain", "a") == [Section("text")]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "bounds"),
+    [(ENDLESS, "endless.pdf", {"max_cpu_s": 1}), (LARGE, "large.docx", {"max_bytes": 80 * 2**20})],
+)
+def test_a_file_that_takes_too_much_is_refused_and_the_next_one_read(
+    reader: Callable[..., Reader], content: bytes, name: str, bounds: dict[str, int]
+) -> None:
+    one = reader(**bounds)
+    assert one.read(MARKDOWN, "text/markdown", "a.md")
+    first = process_of(one)
+    with pytest.raises(TooLarge, match=f"document '{name}': takes more memory or time to read than a document may"):
+        one.read(content, "", name)
+    assert one.read(MARKDOWN, "text/markdown", "a.md")
+    assert process_of(one) != first
+
+
+def test_a_process_that_stands_still_is_killed(reader: Callable[..., Reader]) -> None:
+    one = reader(max_seconds=0)
+    with pytest.raises(TooLarge):
+        one.read(ENDLESS, "", "endless.pdf")
+
+
+def test_a_process_that_was_killed_meanwhile_is_replaced(reader: Callable[..., Reader]) -> None:
+    one = reader()
+    assert one.read(MARKDOWN, "text/markdown", "a.md")
+    assert one._process is not None
+    one._process.kill()
+    one._process.wait()
+    assert one.read(MARKDOWN, "text/markdown", "a.md")
+
+
+def test_elements_deep_in_each_other_are_read(reader: Callable[..., Reader]) -> None:
+    deep = b"<div>" * 200_000 + b"text"
+    assert reader().read(deep, "text/html", "a.html") == [Section("text")]
+
+
+def test_it_has_no_credentials(reader: Callable[..., Reader], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_OF_OURS", "x")
+    one = reader()
+    one.read(MARKDOWN, "text/markdown", "a.md")
+    with open(f"/proc/{process_of(one)}/environ", "rb") as environment:  # noqa: PTH123  # not a file
+        assert b"SECRET_OF_OURS" not in environment.read()
+
+
+def test_a_hostile_upload_harms_no_other(
+    rag: Callable[..., RagServer], monkeypatch: pytest.MonkeyPatch, reader: Callable[..., Reader]
+) -> None:
+    bounded = reader(max_cpu_s=1)
+    monkeypatch.setattr(reading, "_read", bounded.read)
+    server = rag()
+    for files, status in (({"files": ("a.pdf", ENDLESS, "")}, 413), ({"files": ("b.md", MARKDOWN, "")}, 200)):
+        response = server.client.post("/v1/rag/docs/documents", files=files)
+        assert response.status_code == status, response.text
+    assert [each["id"] for each in server.client.get("/v1/rag/docs/documents").json()["documents"]] == ["b.md"]
