@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from tests.chart.pods import pods
-from tests.chart.presets import VALUES
-from tests.chart.render import CHART, REPOSITORY, render_chart
+from tests.chart.render import CHART, REPOSITORY, VALUES, render_chart
 
 METADATA = yaml.safe_load((CHART / "Chart.yaml").read_text())
 ANNOTATIONS = METADATA["annotations"]

@@ -54,7 +54,7 @@ def test_the_notes_add_up_what_is_requested() -> None:
 def test_the_notes_say_what_the_nodes_cost_and_which_pods_fit_none_of_the_table() -> None:
     # A head and a worker for pipelines on an m7i.2xlarge and an m7i.xlarge, a g6.xlarge for the model.
     values = {**QUIET, "models": {"chat": CHAT}}
-    told = "On AWS, on demand, 1.41 to 2.02 dollars an hour (`make plan` says of what).\n"
+    told = "On AWS, on demand, 1.41 to 2.01 dollars an hour (`make plan` says of what).\n"
     assert told in notes(values)
     large = {"resources": {"requests": {"cpu": "200", "memory": "16Gi"}}}
     assert " dollars an hour, without head, which fit none of its nodes (`make plan`" in notes(
@@ -65,9 +65,9 @@ def test_the_notes_say_what_the_nodes_cost_and_which_pods_fit_none_of_the_table(
 def test_the_notes_say_how_long_a_model_of_known_size_takes_to_start() -> None:
     chat = {**CHAT, "source": "s3://models/Qwen2.5-7B-Instruct"}
     told = "s from nothing to the first answer: node 120, image 167, process 40, weights 49"
-    assert f"453 {told}, compile 61, graphs 16\n" in notes({**QUIET, "models": {"chat": chat}})
+    assert f"452 {told}, compile 61, graphs 16\n" in notes({**QUIET, "models": {"chat": chat}})
     eager = {**chat, "engine": {"enforce_eager": True}}
-    assert f"376 {told}\n" in notes({**QUIET, "models": {"chat": eager}})
+    assert f"375 {told}\n" in notes({**QUIET, "models": {"chat": eager}})
     assert "from nothing" not in notes({**QUIET, "models": {"chat": CHAT}})
 
 

@@ -12,7 +12,7 @@ from tests.serve_apps.rag.docx import docx, paragraph
 from tests.serve_apps.rag.pdf import pdf
 
 MARKDOWN = b"# Top\n\nText \xc3\xa4.\n\n## Below\n\nMore."
-#: A page that is drawn in so many steps that reading them takes minutes.
+#: A page that is drawn in so many steps that reading it takes many seconds.
 ENDLESS = pdf("a) Tj (" * 400_000)
 #: A Word document of few bytes and much text, below what is refused as a bomb.
 LARGE = docx(paragraph("x" * (20 * 2**20)))
