@@ -84,6 +84,13 @@ def test_the_bake_file_has_the_stated_python() -> None:
     assert f'variable "PYTHON" {{ default = "{VERSIONS["python"]}" }}' in bake
 
 
+def test_what_stands_for_milvus_has_the_stated_packages() -> None:
+    dockerfile = (REPOSITORY / "tools/cluster/images/milvus/Dockerfile").read_text()
+    assert dict(re.findall(r"([a-z-]+)==(\S+)", dockerfile)) == {
+        name: VERSIONS["packages"][name] for name in ("milvus-lite", "pymilvus")
+    }
+
+
 @pytest.mark.parametrize("tool", sorted(VERSIONS["tools"]))
 def test_a_tool_is_pinned_to_the_stated_version(tool: str) -> None:
     stated = VERSIONS["tools"][tool]

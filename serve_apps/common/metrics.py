@@ -116,6 +116,9 @@ RAG_SOURCES = Metric(
     (0.5, 1.5, 3.5, 5.5, 10.5, 20.5, 50.5),
 )
 RAG_UNFOUND = Metric("Counter", "llm_rag_unfound_questions", "Questions for which no chunk was found.", ("pipeline",))
+RAG_STORE_CALLS = Metric(
+    "Counter", "llm_rag_store_calls", "Calls of a Milvus server; outcome is answered or failed.", ("outcome",)
+)
 RAG_CHUNKS = Metric("Counter", "llm_rag_chunks_ingested", "Chunks written to the vector store.", ("pipeline",))
 AGENT_REQUEST = Metric(
     "Histogram",
@@ -166,6 +169,7 @@ ALL = (
     RAG_DEGRADED,
     RAG_SOURCES,
     RAG_UNFOUND,
+    RAG_STORE_CALLS,
     RAG_CHUNKS,
     AGENT_REQUEST,
     AGENT_TURN,

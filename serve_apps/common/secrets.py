@@ -60,7 +60,7 @@ class InternalCredential:
 
 
 class UpstreamKeys:
-    """What external upstreams are shown: folder ``upstreams`` under the root, one file per credential."""
+    """What servers elsewhere are shown: one file per credential, in ``upstreams`` under the root unless given."""
 
     def __init__(self, folder: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder or root() / "upstreams"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -29,6 +30,7 @@ class RayMetrics:
         self._chunks = metrics.create(metrics.RAG_CHUNKS, serve_metrics)
         self._sources = metrics.create(metrics.RAG_SOURCES, serve_metrics)
         self._unfound = metrics.create(metrics.RAG_UNFOUND, serve_metrics)
+        self._store_calls = metrics.create(metrics.RAG_STORE_CALLS, serve_metrics)
 
     @contextmanager
     def stage(self, pipeline: str, stage: str) -> Iterator[None]:
@@ -49,6 +51,10 @@ class RayMetrics:
         if not sources:
             self._unfound.inc(1, {"pipeline": pipeline})
 
+    def store_called(self, answered: bool) -> None:
+        """Count a call of a Milvus server by how it ended."""
+        self._store_calls.inc(1, {"outcome": "answered" if answered else "failed"})
+
     def ingested(self, pipeline: str, chunks: int) -> None:
         """Count chunks written to the vector store."""
         self._chunks.inc(chunks, {"pipeline": pipeline})
@@ -64,7 +70,8 @@ class Rag:
         self._credential.value()  # fail now, not at the first request
         self._observer = RayMetrics()
         self._gateway = GatewayClient(args.gateway_url, self._credential, args.model_timeout_s)
-        self._pipelines = Pipelines(self._gateway, self._observer, open_store=open_store)
+        opened = partial(open_store, on_call=self._observer.store_called)
+        self._pipelines = Pipelines(self._gateway, self._observer, open_store=opened)
         self._settings: RagPipelines | None = None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

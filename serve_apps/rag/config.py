@@ -41,6 +41,9 @@ class VectorStore(Config):
     uri: str = Field(min_length=1)
     """``http://host:19530`` is a Milvus server, 2.5 or later. A file name ending in .db is a store of the pipelines'
     own: one replica, up to some 100,000 chunks, which are searched in memory."""
+    credential: str = Field("", pattern=r"^([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?)?$")
+    """The file below ``milvus/`` of the secrets with what opens the server: ``user:password``, or a key. None is sent
+    unless set."""
     timeout_s: float = Field(1.5, gt=0)
     """Seconds before a search is given up and the answer goes on without it."""
     language: Language = "english"

@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 from pymilvus import DataType, Function, FunctionType, MilvusClient, MilvusException
 
+from serve_apps.common import secrets
 from serve_apps.common.errors import Unavailable, UpstreamFailed
 from serve_apps.rag import config
 from serve_apps.rag.chunking import MAX_CHUNK_BYTES, MAX_HEADING_CHARS, Chunk
@@ -52,8 +53,24 @@ class Milvus:
     Connects at the first call, so the app starts without its store, and again after every failure.
     """
 
-    def __init__(self, settings: config.VectorStore, collection: str) -> None:
-        self._collection = _Collection(settings, collection)
+    def __init__(
+        self,
+        settings: config.VectorStore,
+        collection: str,
+        on_call: Callable[[bool], None] = lambda _: None,
+        keys: secrets.UpstreamKeys | None = None,
+    ) -> None:
+        """See ``open_store``.
+
+        Args:
+            settings: where it is.
+            collection: its name.
+            on_call: told of each call whether the server answered.
+            keys: what servers are shown; the folder ``milvus`` below the root of the secrets unless given.
+        """
+        keys = keys or secrets.UpstreamKeys(secrets.root() / "milvus")
+        self._collection = _Collection(settings, collection, keys)
+        self._on_call = on_call
         self._name = collection
         self._timeout_s = settings.timeout_s
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix=f"milvus-{collection}")
@@ -104,25 +121,30 @@ class Milvus:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
-                return await loop.run_in_executor(self._threads, work, timeout_s, *args)
+                result = await loop.run_in_executor(self._threads, work, timeout_s, *args)
         except (MilvusException, grpc.RpcError, TimeoutError) as error:
             self._collection.forget()
+            self._on_call(False)
             logger.error("vector store failed", extra={"collection": self._name, "error": str(error)})
             raise Unavailable(
                 f"The vector store of collection {self._name!r} does not answer; try again later.",
                 code="vector_store_unavailable",
                 retry_after_s=RETRY_AFTER_S,
             ) from error
+        self._on_call(True)
+        return result
 
 
 class _Collection:
     """The blocking half: pymilvus' calls on one collection, which is created when the first row comes.
 
-    pymilvus keeps one connection per uri in a process, so many collections share it and none closes it.
+    pymilvus keeps one connection per uri and token in a process, so many collections share it and none closes it.
     """
 
-    def __init__(self, settings: config.VectorStore, name: str) -> None:
+    def __init__(self, settings: config.VectorStore, name: str, keys: secrets.UpstreamKeys) -> None:
         self._uri = settings.uri
+        self._credential = settings.credential
+        self._keys = keys
         self._language = settings.language
         self._name = name
         self.forget()
@@ -199,7 +221,7 @@ class _Collection:
 
     def _opened(self, timeout_s: float) -> tuple[MilvusClient, int | None]:
         """The client, and the collection's dimension or None if there is no collection yet."""
-        client = self._client = self._client or MilvusClient(self._uri, timeout=timeout_s)
+        client = self._client = self._client or self._connected(timeout_s)
         dimension = self._dimension
         if dimension is None and client.has_collection(self._name, timeout=timeout_s):
             client.load_collection(self._name, timeout=timeout_s)  # a no-op unless somebody released it
@@ -214,6 +236,10 @@ class _Collection:
                 )
             dimension = self._dimension = int(fields["vector"]["params"]["dim"])
         return client, dimension
+
+    def _connected(self, timeout_s: float) -> MilvusClient:
+        token = self._keys.value(self._credential) if self._credential else ""
+        return MilvusClient(self._uri, token=token, timeout=timeout_s)
 
     def _create(self, client: MilvusClient, timeout_s: float, dimension: int) -> None:
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)

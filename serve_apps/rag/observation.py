@@ -19,6 +19,9 @@ class Observer(Protocol):
     def found(self, pipeline: str, sources: int) -> None:
         """A question was searched for, and ``sources`` chunks are put before the model."""
 
+    def store_called(self, answered: bool) -> None:
+        """A server with the documents answered a call, or did not."""
+
     def ingested(self, pipeline: str, chunks: int) -> None:
         """``chunks`` were written to the vector store."""
 

@@ -52,5 +52,8 @@ def _stable(one: dict[str, Any]) -> dict[str, Any]:
         stable["data"] = dict.fromkeys(one["data"], "<random>")
     if one["kind"] == "ConfigMap":
         # The dashboards are files already.
-        stable["data"] = {key: f"<dashboards/{key.removeprefix('llm-serving-')}>" for key in one["data"]}
+        stable["data"] = {
+            key: f"<dashboards/{key.removeprefix('llm-serving-')}>" if key.endswith(".json") else text
+            for key, text in one["data"].items()
+        }
     return stable

@@ -13,6 +13,7 @@ FETCHED = {
     "llm-serving-hugging-face": "llm/hub",
     "llm-serving-ray-token": "llm/ray",
     "llm-serving-redis-password": "llm/redis",
+    "llm-serving-milvus": "llm/milvus",
 }
 VALUES: dict[str, Any] = {
     "security": {
@@ -25,6 +26,7 @@ VALUES: dict[str, Any] = {
         "ray": {"externalKey": "llm/ray"},
     },
     "redis": {"address": "redis.example.com:6379", "externalKey": "llm/redis"},
+    "milvus": {"enabled": True, "externalKey": "llm/milvus"},
 }
 
 

@@ -26,6 +26,7 @@ HEAD = {"the GCS": 6379, "the client": 10001}
 DASHBOARD = 8265
 HEAD_METRICS = (44217, 44227)
 REDIS = 6379
+MILVUS, MILVUS_METRICS = 19530, 9091
 
 INGRESS = End("10.2.0.1", "ingress-nginx", {"app.kubernetes.io/name": "ingress-nginx"})
 OPERATOR = End("10.2.0.2", "kuberay-operator", {"app.kubernetes.io/name": "kuberay-operator"})
@@ -56,6 +57,7 @@ VALUES: dict[str, Any] = {
     "models": {"chat": CHAT, "embedder": EMBEDDER},
     "rag": {"docs": {**DOCS, "ingest": {"source": "s3://bucket/manuals"}}},
     "redis": {"enabled": True},
+    "milvus": {"enabled": True},
     "networkPolicy": {"clients": CLIENTS, "dashboardClients": DEVELOPERS},
 }
 
@@ -149,6 +151,29 @@ def test_gateways_that_share_nothing_do_not_reach_redis() -> None:
     assert own == {"head", "redis-cleanup"}
 
 
+def test_milvus_is_for_the_pods_that_host_pipelines(network: Network) -> None:
+    own = {name for name in network.ends if network.may(name, "llm-serving-milvus", MILVUS)}
+    assert own == {"cpu"}
+    assert network.reach("llm-serving-milvus", MILVUS) == set()
+
+
+def test_what_milvus_tells_without_a_password_is_for_prometheus(network: Network) -> None:
+    assert network.reach("llm-serving-milvus", MILVUS_METRICS) == {"prometheus"}
+    assert not network.may("cpu", "llm-serving-milvus", MILVUS_METRICS)
+
+
+@pytest.mark.parametrize("port", [2379, 2380, 19529, 19531, 53100])
+def test_milvus_other_ports_are_closed(network: Network, port: int) -> None:
+    assert network.reach("llm-serving-milvus", port) == set()
+    assert not network.may("cpu", "llm-serving-milvus", port)
+
+
+def test_milvus_itself_goes_nowhere(network: Network) -> None:
+    assert not network.may("llm-serving-milvus", INTERNET, 443)
+    assert not network.may("llm-serving-milvus", "cpu", GATEWAY)
+    assert not network.may("llm-serving-milvus", "head", 6379)
+
+
 def test_redis_itself_goes_nowhere(network: Network) -> None:
     assert not network.may("llm-serving-redis", INTERNET, 443)
     assert not network.may("llm-serving-redis", "head", 6379)
@@ -189,6 +214,7 @@ def test_ways_out_that_are_named_close_the_others() -> None:
         assert named.may(pod, "head", 6379)
     assert named.may("head", "llm-serving-redis", REDIS)
     assert named.may("cpu", "llm-serving-redis", REDIS)
+    assert named.may("cpu", "llm-serving-milvus", MILVUS)
 
 
 @pytest.mark.parametrize(

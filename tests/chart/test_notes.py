@@ -103,8 +103,9 @@ def test_small_requests_are_read_as_kubernetes_reads_them() -> None:
         "head": small,
         "workerGroups": {"cpu": {**small, "maxReplicas": 1}},
         "redis": redis,
+        "milvus": {"enabled": True, "resources": {"requests": {"cpu": "1", "memory": "4Gi"}}},
     }
-    assert requests(values)[0] == "  at least 1.3 CPUs, 2 GiB of memory, 0 GPUs"
+    assert requests(values)[0] == "  at least 2.3 CPUs, 6 GiB of memory, 0 GPUs"
 
 
 def test_the_notes_name_adapters_as_clients_do() -> None:
@@ -244,7 +245,16 @@ WARNINGS: dict[str, tuple[dict[str, Any], str]] = {
         "[WARNING] rag.docs.vectorStore.uri is a file in the pod: its documents go with the pod. "
         "Use a Milvus server for what must stay, or set pipelines.dataClaim.",
     ),
+    "a Milvus for nobody": (
+        {"rag": {"docs": DOCS}, "milvus": {"enabled": True}},
+        "[WARNING] milvus.enabled: no pipeline uses it. Set it to false, or leave out a pipeline's vectorStore.uri.",
+    ),
 }
+
+
+def test_a_milvus_that_pipelines_use_is_usual() -> None:
+    docs = {key: value for key, value in DOCS.items() if key != "vectorStore"}
+    assert warnings({**QUIET, "rag": {"docs": docs}, "milvus": {"enabled": True}}) == []
 
 
 @pytest.mark.parametrize(("values", "warning"), WARNINGS.values(), ids=list(WARNINGS))

@@ -51,10 +51,14 @@ def _seen(pod: Pod, among: list[Pod]) -> bool:
     return any(pod["spec"] == other["spec"] for other in among)
 
 
-@pytest.mark.parametrize("broken", ["head", "cpu", "llm-serving-redis", "llm-serving-test", "redis-cleanup"])
+@pytest.mark.parametrize(
+    "broken", ["head", "cpu", "llm-serving-redis", "llm-serving-milvus", "llm-serving-test", "redis-cleanup"]
+)
 def test_one_that_is_not_is_refused(broken: str, restricted: ApiServer) -> None:
     """Else the namespace would take anything, and the tests above would say nothing."""
-    pod: dict[str, Any] = copy.deepcopy(pods(render_chart({"redis": {"enabled": True}}))[broken])
+    pod: dict[str, Any] = copy.deepcopy(
+        pods(render_chart({"redis": {"enabled": True}, "milvus": {"enabled": True}}))[broken]
+    )
     pod["spec"]["containers"][-1]["securityContext"] = {}
     with pytest.raises(Refused, match=r'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'):
         submit(restricted, [pod])
@@ -63,6 +67,7 @@ def test_one_that_is_not_is_refused(broken: str, restricted: ApiServer) -> None:
 def test_no_pod_is_left_out() -> None:
     found = pods(render_chart(files=[CHART / "ci" / "everything-values.yaml"]))
     groups = {"cpu", "l4", "l40s", "l40s-x4", "a100-40g-x8", "h100-x8"}
-    assert set(found) == {"head", "redis-cleanup", "llm-serving-redis", "llm-serving-test", *groups}
+    own = {"llm-serving-redis", "llm-serving-milvus", "llm-serving-test"}
+    assert set(found) == {"head", "redis-cleanup", *own, *groups}
     assert [one["name"] for one in found["head"]["spec"]["containers"]] == ["ray", "autoscaler"]
     assert [one["name"] for one in found["cpu"]["spec"]["initContainers"]] == ["wait-gcs-ready"]

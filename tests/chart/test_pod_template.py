@@ -154,6 +154,7 @@ def test_workers_have_the_internal_credential_and_only_the_gateways_have_the_key
         "/etc/llm-serving/secrets/api-keys": "llm-serving-api-keys",
         "/etc/llm-serving/secrets/upstreams": "llm-serving-upstreams",
         "/etc/llm-serving/secrets/tools": "llm-serving-tools",
+        "/etc/llm-serving/secrets/milvus": "llm-serving-milvus",
     }
 
 
@@ -164,11 +165,13 @@ def test_secrets_that_exist_are_mounted_instead() -> None:
         "upstreams": {"existingSecret": "our-providers"},
         "tools": {"existingSecret": "our-tools"},
     }
-    assert mounts(groups({"security": security})["cpu"]) == {
+    milvus = {"uri": "http://milvus:19530", "existingSecret": "our-milvus"}
+    assert mounts(groups({"security": security, "milvus": milvus})["cpu"]) == {
         "/etc/llm-serving/secrets/internal": "our-token",
         "/etc/llm-serving/secrets/api-keys": "our-keys",
         "/etc/llm-serving/secrets/upstreams": "our-providers",
         "/etc/llm-serving/secrets/tools": "our-tools",
+        "/etc/llm-serving/secrets/milvus": "our-milvus",
     }
 
 
@@ -181,10 +184,15 @@ def secret_volume(group: dict[str, Any], name: str) -> dict[str, Any] | None:
 def test_a_model_that_runs_elsewhere_changes_no_pod() -> None:
     external = {"runtime": "external", "url": "https://api.example.com", "credential": "provider"}
     assert groups({"models": {"provider": external}}) == groups()
-    for name in ("upstreams", "tools"):
+    for name in ("upstreams", "tools", "milvus"):
         volume = secret_volume(groups()["cpu"], name)
         assert volume is not None
         assert volume["optional"]
+
+
+def test_a_milvus_changes_no_pod_of_ray() -> None:
+    for milvus in ({"enabled": True}, {"uri": "http://milvus:19530"}):
+        assert groups({"milvus": milvus}) == groups()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,12 @@ def test_head_and_every_group_have_one() -> None:
     }
 
 
+def test_so_does_milvus() -> None:
+    assert budgets({"milvus": {"enabled": True}})["llm-serving-milvus"] == 1
+    assert "llm-serving-milvus" not in budgets({"milvus": {"enabled": True, "minAvailable": 0}})
+    assert "llm-serving-milvus" not in budgets({"milvus": {"uri": "http://milvus:19530"}})
+
+
 def test_so_does_redis() -> None:
     assert budgets({"redis": {"enabled": True}})["llm-serving-redis"] == 1
     assert "llm-serving-redis" not in budgets({"redis": {"address": "redis:6379"}})
@@ -51,7 +57,8 @@ def test_what_is_set_stands_and_nothing_is_kept_without_a_budget() -> None:
 
 def test_each_selects_its_own_pods_and_only_the_releases() -> None:
     models = {name: {**CHAT, "runtime": "standalone"} for name in ("chat", "other")}
-    objects = render_chart({"redis": {"enabled": True}, "models": models}, release="prod")
+    values = {"redis": {"enabled": True}, "milvus": {"enabled": True}, "models": models}
+    objects = render_chart(values, release="prod")
     labels = {name: pod["metadata"]["labels"] for name, pod in pods(objects).items()}
     selected = {
         name: {pod for pod, its in labels.items() if one["spec"]["selector"]["matchLabels"].items() <= its.items()}
@@ -60,6 +67,7 @@ def test_each_selects_its_own_pods_and_only_the_releases() -> None:
     assert selected == {
         "prod-llm-serving-head": {"head"},
         "prod-llm-serving-redis": {"prod-llm-serving-redis"},
+        "prod-llm-serving-milvus": {"prod-llm-serving-milvus"},
         **{f"prod-llm-serving-model-{name}": {f"prod-llm-serving-model-{name}"} for name in models},
         **{f"prod-llm-serving-worker-{name}": {name} for name in ("cpu", *NO_GROUPS)},
     }

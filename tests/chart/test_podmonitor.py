@@ -73,3 +73,15 @@ def test_a_real_prometheus_takes_what_the_monitors_say(tmp_path: Path) -> None:
         while (found := sorted(server.pools())) != pools:
             assert time.monotonic() < deadline, found
             time.sleep(0.2)
+
+
+def test_so_has_the_milvus_of_the_release() -> None:
+    monitoring = {"podMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}}}
+    objects = render_chart({"milvus": {"enabled": True}, "monitoring": monitoring})
+    monitor = of_kind(objects, "PodMonitor")["llm-serving-milvus"]
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    template = the(objects, "StatefulSet")["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": "metrics", "path": "/metrics", "interval": "30s"}]
+    ports = {port["name"]: port["containerPort"] for port in template["spec"]["containers"][0]["ports"]}
+    assert ports["metrics"] == 9091

@@ -36,6 +36,7 @@ VERBATIM = {
     "annotations",
     "arguments",
     "clients",
+    "config",
     "dashboardClients",
     "disruption",
     "egress",

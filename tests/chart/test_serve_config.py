@@ -8,6 +8,7 @@ import yaml
 from serve_apps.batch.config import BatchSettings
 from serve_apps.gateway import app as gateway_app
 from serve_apps.gateway.config import GatewayArgs, LogicalModel, Queue, RoutingTable, Tenant, Upstream
+from serve_apps.rag.config import RagPipelines
 from tests.chart.render import CHART, CHAT, DOCS, EMBEDDER, application, render_chart, serve_config
 
 RAG: dict[str, Any] = {"models": {"chat": CHAT, "embedder": EMBEDDER}, "rag": {"docs": DOCS}}
@@ -319,6 +320,41 @@ def test_the_pipelines_sizing_and_content_are_their_values() -> None:
     }
     assert (deployment["max_ongoing_requests"], deployment["max_queued_requests"]) == (10, 5)
     assert deployment["graceful_shutdown_timeout_s"] == 40
+
+
+@pytest.mark.parametrize(
+    ("milvus", "store"),
+    [
+        ({"enabled": True}, {"uri": "http://llm-serving-milvus:19530", "credential": "token"}),
+        ({"uri": "http://milvus.other:19530"}, {"uri": "http://milvus.other:19530"}),
+        (
+            {"uri": "https://milvus.example.com", "existingSecret": "our-milvus"},
+            {"uri": "https://milvus.example.com", "credential": "token"},
+        ),
+    ],
+)
+def test_a_pipeline_without_a_store_of_its_own_has_the_milvus_of_the_release(
+    milvus: dict[str, Any], store: dict[str, Any]
+) -> None:
+    bare = {key: value for key, value in DOCS.items() if key != "vectorStore"}
+    rag = {"bare": bare, "slow": {**bare, "vectorStore": {"timeoutS": 3}}, "own": DOCS}
+    app = application(render_chart({**RAG, "rag": rag, "milvus": milvus}), "rag")
+    pipelines = app["deployments"][0]["user_config"]["pipelines"]
+    assert {name: one["vectorStore"] for name, one in pipelines.items()} == {
+        "bare": store,
+        "slow": {**store, "timeoutS": 3},
+        # Nobody else is shown what opens ours.
+        "own": {"uri": "http://milvus:19530"},
+    }
+    RagPipelines.model_validate({"pipelines": pipelines})
+
+
+def test_an_override_takes_a_pipeline_to_a_file() -> None:
+    bare = {key: value for key, value in DOCS.items() if key != "vectorStore"}
+    overrides = {"rag": {"docs": {"vectorStore": {"uri": "docs.db"}}}}
+    values = {**RAG, "rag": {"docs": bare}, "overrides": overrides, "pipelines": {"replicas": {"max": 1}}}
+    app = application(render_chart({**values, "milvus": {"enabled": True}}), "rag")
+    assert app["deployments"][0]["user_config"]["pipelines"]["docs"]["vectorStore"] == {"uri": "docs.db"}
 
 
 def test_pipelines_wait_for_a_model_as_long_as_the_gateway_does() -> None:

@@ -1039,6 +1039,65 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "redis.existingSecret: opens the Redis at redis.address, and there is none; set redis.address or leave it out",
         {"redis": {"address": "redis:6379", "existingSecret": "our-redis"}},
     ),
+    "a pipeline without a store in a release without Milvus": (
+        docs(vectorStore={}),
+        "rag.docs.vectorStore.uri: missing, and the release has no Milvus; set milvus.enabled, milvus.uri or a file "
+        "name ending in .db",
+        {**docs(vectorStore={}), "milvus": {"enabled": True}},
+    ),
+    "two places for Milvus": (
+        {"milvus": {"enabled": True, "uri": "http://root:secret@milvus:19530"}},
+        "milvus.uri: milvus.enabled installs a Milvus of the release's own, got http://…@milvus:19530; keep one of "
+        "the two",
+        {"milvus": {"enabled": False, "uri": "http://milvus:19530"}},
+    ),
+    "a Milvus with its password in the address": (
+        {"milvus": {"uri": "https://root:secret@milvus:19530"}},
+        "milvus.uri: not an address, got https://…@milvus:19530; set http(s)://host:port, and user and password in "
+        "milvus.existingSecret",
+        {"milvus": {"uri": "https://milvus:19530", "existingSecret": "our-milvus"}},
+    ),
+    "a Milvus that is a file": (
+        {"milvus": {"uri": "milvus.db"}},
+        "milvus.uri: not an address, got milvus.db; set http(s)://host:port, and user and password in "
+        "milvus.existingSecret",
+        {"milvus": {"uri": "https://milvus.example.com"}},
+    ),
+    "a password for no Milvus": (
+        {"milvus": {"existingSecret": "our-milvus"}},
+        "milvus.existingSecret: opens a Milvus, and there is none; set milvus.enabled or milvus.uri, or leave it out",
+        {
+            **docs(vectorStore={"uri": "http://milvus:19530", "credential": "docs"}),
+            "milvus": {"existingSecret": "our-milvus"},
+        },
+    ),
+    "a password to fetch for no Milvus": (
+        {"milvus": {"externalKey": "llm/milvus"}, "security": STORE},
+        "milvus.externalKey: opens a Milvus, and there is none; set milvus.enabled or milvus.uri, or leave it out",
+        {"milvus": {"enabled": True, "externalKey": "llm/milvus"}, "security": STORE},
+    ),
+    "two places for Milvus' Secret": (
+        {"milvus": {"enabled": True, "existingSecret": "ours", "externalKey": "llm/milvus"}, "security": STORE},
+        "milvus.externalKey: existingSecret names a Secret already, got ours and llm/milvus; keep one of the two",
+        {"milvus": {"enabled": True, "existingSecret": "ours"}},
+    ),
+    "a Milvus that asks nobody for a password": (
+        {"milvus": {"enabled": True, "config": {"common": {"security": {"authorizationEnabled": False}}}}},
+        "milvus.config.common.security.authorizationEnabled: every pod that gets through would read and delete all "
+        "documents, got false; leave it out",
+        {"milvus": {"enabled": True, "config": {"common": {"gracefulTime": 3000}}}},
+    ),
+    "Milvus' password in a ConfigMap": (
+        {"milvus": {"enabled": True, "config": {"common": {"security": {"defaultRootPassword": "secret"}}}}},
+        "milvus.config.common.security.defaultRootPassword: it would stand in a ConfigMap; set milvus.existingSecret",
+        {"milvus": {"enabled": True, "existingSecret": "our-milvus"}},
+    ),
+    "a fullname too long for the pod of Milvus": (
+        {"fullnameOverride": "a" * 46, "milvus": {"enabled": True}},
+        "fullnameOverride: with milvus.enabled a name may have 45 characters, or labels of Milvus' pod would be too "
+        f"long, got 46 ({'a' * 46}); set a shorter fullnameOverride or release name",
+        {"fullnameOverride": "a" * 45, "milvus": {"enabled": True}},
+    ),
     "an adapter whose name is a path": (
         lora({"../sql": {"source": "s3://adapters/sql"}}),
         'models.chat.lora.adapters: not an adapter\'s name, got "../sql"; use letters, digits, dots, dashes and '

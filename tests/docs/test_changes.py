@@ -19,6 +19,7 @@ FILE = REPOSITORY / "docs" / "changes.md"
 VALUES = [REPOSITORY / "values" / name for name in ("rag.yaml", "environments/eks-prod.yaml")]
 #: What the examples are laid over, besides the files.
 SETTINGS = [
+    *("milvus.enabled=true", "milvus.uri="),
     *("redis.enabled=true", "workerGroups.cpu-models.enabled=true"),
     *("batch.enabled=true", "batch.storage=s3://bucket/batches"),
     "models.chat.lora.adapters.sql.source=s3://adapters/sql",

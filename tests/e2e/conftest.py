@@ -26,6 +26,7 @@ ORDER = (
     "test_in_place",
     "test_broken_model",
     "test_documents_stay",
+    "test_milvus",
     "test_uninstall",
     "test_rolling",
     "test_ct_install",

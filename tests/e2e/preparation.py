@@ -16,7 +16,7 @@ NAMESPACES = (NAMESPACE, SECOND_NAMESPACE)
 #: The claim of tests/e2e/values.yaml for the pipelines' documents.
 DATA_CLAIM = "pipelines-data"
 #: Images that the releases name (tools/images).
-IMAGES = ("ray-serve", "ray-vllm-cpu", "redis")
+IMAGES = ("ray-serve", "ray-vllm-cpu", "redis", "milvus")
 #: A namespace with running RayServices takes this long at most to go, in seconds.
 GONE_TIMEOUT_S = 240
 

@@ -16,7 +16,7 @@ from serve_apps.common.config import AdapterName, Config, Name
 from serve_apps.common.prices import Price
 from serve_apps.gateway.config import Adapter, GatewayArgs, Jwt, LogicalModel, Queue, Tenant
 from serve_apps.llm.config import Autoscaling, EngineArgs, LoraSlots, Sampling
-from serve_apps.rag.config import Pipeline
+from serve_apps.rag.config import Pipeline, VectorStore
 
 #: A block that is passed on as it is; its owner's schema checks it.
 Verbatim = dict[str, Any]
@@ -188,9 +188,21 @@ class RagIngest(Config):
     identity in the cloud."""
 
 
+class RagVectorStore(VectorStore):
+    """Where chunks and their vectors live."""
+
+    uri: str = ""
+    """A file name ending in .db is a store of the pipelines' own: one replica, up to some 100,000 chunks, which are
+    searched in memory. `http://host:19530` is a Milvus server, 2.5 or later. Unset: the Milvus of `milvus`."""
+    credential: str = Field("", pattern=r"^([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?)?$")
+    """The entry of the Secret of `milvus` that opens a server named here; none is shown unless set."""
+
+
 class RagPipeline(Pipeline):
     """One RAG pipeline."""
 
+    vector_store: RagVectorStore = Field(default_factory=RagVectorStore)
+    """Where chunks and their vectors live; the Milvus of `milvus` unless set."""
     enabled: bool | None = None
     """False takes the pipeline away."""
     ingest: RagIngest | None = None
@@ -484,6 +496,30 @@ class Redis(Config):
     storage: RedisStorage
 
 
+class MilvusStorage(Config):
+    """The volume of the installed Milvus."""
+
+    size: str = Field(min_length=1)
+    class_name: str
+
+
+class Milvus(Config):
+    """The Milvus that keeps the pipelines' documents."""
+
+    enabled: bool
+    uri: str
+    existing_secret: str
+    external_key: str
+    image: str = Field(min_length=1)
+    config: Verbatim
+    resources: Verbatim
+    node_selector: Verbatim
+    tolerations: list[Verbatim]
+    priority_class_name: str
+    min_available: int = Field(ge=0, le=1)
+    storage: MilvusStorage
+
+
 class PodMonitor(Config):
     """A PodMonitor for the Ray pods."""
 
@@ -570,6 +606,7 @@ class Values(Config):
     service_account: ServiceAccount
     network_policy: NetworkPolicy
     redis: Redis
+    milvus: Milvus
     monitoring: Monitoring
     tracing: Tracing
     extra_objects: list[Verbatim | str]

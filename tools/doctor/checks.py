@@ -116,7 +116,8 @@ def _storage(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
     default = next((name for name, is_default in cluster.storage_classes.items() if is_default), "")
     classes = {claim.storage_class for claim in wanted.claims}
     needed = "" in classes
-    none = "none; mark one as default, or set redis.storage.className" if needed else "none, and not needed"
+    remedy = "mark one as default, or set storage.className of redis and milvus"
+    none = f"none; {remedy}" if needed else "none, and not needed"
     yield Finding(bool(default) or not needed, "default StorageClass", default or none)
     for name in sorted(classes - {""}):
         there = name in cluster.storage_classes

@@ -81,6 +81,8 @@ RELEASED = {
 IMAGES = RELEASED | {
     # The chart's default; its configuration suits Debian's release too.
     "redis": _for_tests("redis", "redis:8.2"),
+    # Under the chart's default name, with what its pods start: see the folder.
+    "milvus": _for_tests("milvus", "milvusdb/milvus:v2.6.24"),
     # What containerd is told to start pods with.
     "pause": _for_tests("pause", "localhost/pause:3"),
 }

@@ -62,6 +62,24 @@ Scope: the root. */ -}}
 {{- end }}
 {{- end -}}
 
+{{- /* Renders the name of everything that belongs to the Milvus of the release. Scope: the root. */ -}}
+{{- define "llm-serving.milvusName" -}}
+{{ include "llm-serving.fullname" . }}-milvus
+{{- end -}}
+
+{{- /* Renders what a pipeline's vectorStore says of the Milvus of `milvus`, as YAML: `uri`, and `credential` where it asks
+for one; nothing without Milvus. Scope: the root. */ -}}
+{{- define "llm-serving.milvusConnection" -}}
+{{- $milvus := .Values.milvus }}
+{{- if $milvus.enabled }}
+{{- dict "uri" (printf "http://%s:19530" (include "llm-serving.milvusName" .)) "credential" "token" | toYaml }}
+{{- else if and $milvus.uri (or $milvus.existingSecret $milvus.externalKey) }}
+{{- dict "uri" $milvus.uri "credential" "token" | toYaml }}
+{{- else if $milvus.uri }}
+{{- dict "uri" $milvus.uri | toYaml }}
+{{- end }}
+{{- end -}}
+
 {{- /* Renders the seconds that `helm test` may take: a model that starts from nothing, and some for the answers.
 Scope: the root. */ -}}
 {{- define "llm-serving.testSeconds" -}}

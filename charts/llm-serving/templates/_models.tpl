@@ -36,7 +36,12 @@ Scope: dict "entries" (the map) "overrides" (its overrides). */ -}}
 
 {{- /* Renders the enabled RAG pipelines, as YAML. Scope: the root. */ -}}
 {{- define "llm-serving.pipelines" -}}
-{{- include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) }}
+{{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml }}
+{{- $milvus := include "llm-serving.milvusConnection" . | fromYaml }}
+{{- range $pipelines }}
+{{- if not (dig "vectorStore" "uri" "" .) }}{{ $_ := set . "vectorStore" (merge (.vectorStore | default dict) $milvus) }}{{ end }}
+{{- end }}
+{{- toYaml $pipelines }}
 {{- end -}}
 
 {{- /* Renders the enabled agents, as YAML. Scope: the root. */ -}}

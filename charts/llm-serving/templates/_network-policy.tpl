@@ -23,6 +23,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: redis
 {{- end -}}
 
+{{- /* Renders the labels of the pod with Milvus. Scope: the root. */ -}}
+{{- define "llm-serving.milvusPods" -}}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: milvus
+{{- end -}}
+
 {{- /* Renders the labels of the pod that `helm test` starts. Scope: the root. */ -}}
 {{- define "llm-serving.testPods" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}

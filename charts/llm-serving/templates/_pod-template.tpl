@@ -190,6 +190,7 @@ capabilities: {drop: [ALL]}
 {{- end }}
 - {name: upstreams, mountPath: /etc/llm-serving/secrets/upstreams, readOnly: true}
 - {name: tools, mountPath: /etc/llm-serving/secrets/tools, readOnly: true}
+- {name: milvus, mountPath: /etc/llm-serving/secrets/milvus, readOnly: true}
 {{- if (include "llm-serving.redisConnection" .root | fromYaml).secret }}
 - {name: redis, mountPath: /etc/llm-serving/secrets/redis, readOnly: true}
 {{- end }}
@@ -236,11 +237,14 @@ capabilities: {drop: [ALL]}
 - name: api-keys
   secret: {secretName: {{ include "llm-serving.apiKeysSecret" .root }}, defaultMode: 0440}
 {{- end }}
-# Whether or not there is an external model or a tool with a credential: a volume more would roll the RayCluster.
+# Whether or not there is an external model, a tool with a credential or a Milvus that asks for one: a volume more would
+# roll the RayCluster.
 - name: upstreams
   secret: {secretName: {{ include "llm-serving.upstreamsSecret" .root }}, defaultMode: 0440, optional: true}
 - name: tools
   secret: {secretName: {{ include "llm-serving.toolsSecret" .root }}, defaultMode: 0440, optional: true}
+- name: milvus
+  secret: {secretName: {{ include "llm-serving.milvusSecret" .root }}, defaultMode: 0440, optional: true}
 {{- with (include "llm-serving.redisConnection" .root | fromYaml).secret }}
 # For the gateway; the head has it from its environment.
 - name: redis

@@ -21,6 +21,9 @@ that its models' replicas fill; one that hosts pipelines may grow for these, too
 {{- if .Values.redis.enabled }}
 {{- $_ := set $pods "redis" (dict "least" 1 "most" 1 "resources" .Values.redis.resources) }}
 {{- end }}
+{{- if .Values.milvus.enabled }}
+{{- $_ := set $pods "milvus" (dict "least" 1 "most" 1 "resources" .Values.milvus.resources) }}
+{{- end }}
 {{- range $name, $pod := $pods }}
 {{ $name }}:
   least: {{ int $pod.least }}

@@ -49,6 +49,11 @@ Operator makes. Scope: dict "root" $ "block" (existingSecret, externalKey) "suff
 {{- include "llm-serving.optionalSecretName" (dict "root" . "block" .Values.redis "suffix" "redis-password") }}
 {{- end -}}
 
+{{- /* Renders the name of the Secret with what opens Milvus. Scope: the root. */ -}}
+{{- define "llm-serving.milvusSecret" -}}
+{{- include "llm-serving.secretName" (dict "root" . "block" .Values.milvus "suffix" "milvus") }}
+{{- end -}}
+
 {{- /* Renders what the External Secrets Operator has to fetch, as YAML: the key of each, by the Secret's name.
 Scope: the root. */ -}}
 {{- define "llm-serving.externalSecrets" -}}
@@ -61,6 +66,7 @@ Scope: the root. */ -}}
 {{- $_ := set $fetched (include "llm-serving.huggingFaceSecret" .) $security.huggingFace.externalKey }}
 {{- if eq $security.ray.auth "token" }}{{ $_ := set $fetched (include "llm-serving.rayTokenSecret" .) $security.ray.externalKey }}{{ end }}
 {{- $_ := set $fetched (include "llm-serving.redisPasswordSecret" .) .Values.redis.externalKey }}
+{{- $_ := set $fetched (include "llm-serving.milvusSecret" .) .Values.milvus.externalKey }}
 {{- $wanted := dict }}
 {{- range $name, $key := $fetched }}{{ if $key }}{{ $_ := set $wanted $name $key }}{{ end }}{{ end }}
 {{- toYaml $wanted }}

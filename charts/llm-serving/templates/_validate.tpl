@@ -19,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -461,7 +461,9 @@ rag.{{ $name }}.{{ $role }}: needs a model of task {{ $task }}, but {{ $referenc
 {{- end }}
 {{- end }}
 {{- $uri := dig "vectorStore" "uri" "" $pipeline }}
-{{- if not (or (hasPrefix "http://" $uri) (hasPrefix "https://" $uri) (hasSuffix ".db" $uri)) }}
+{{- if not $uri }}
+rag.{{ $name }}.vectorStore.uri: missing, and the release has no Milvus; set milvus.enabled, milvus.uri or a file name ending in .db
+{{- else if not (or (hasPrefix "http://" $uri) (hasPrefix "https://" $uri) (hasSuffix ".db" $uri)) }}
 rag.{{ $name }}.vectorStore.uri: neither a server nor a file, got {{ $uri | quote }}; set http(s)://host:port or a file name ending in .db
 {{- end }}
 {{- $chunking := $pipeline.chunking | default dict }}
@@ -760,7 +762,7 @@ networkPolicy.dashboardClients: empty, so the controller of dashboard.ingress ma
 {{- /* Each Secret comes from one place. */ -}}
 {{- define "llm-serving.validate.secrets" -}}
 {{- $security := .root.Values.security }}
-{{- $blocks := dict "redis" .root.Values.redis }}
+{{- $blocks := dict "redis" .root.Values.redis "milvus" .root.Values.milvus }}
 {{- range $key := list "apiKeys" "huggingFace" "internal" "ray" "tools" "upstreams" }}
 {{- $_ := set $blocks (printf "security.%s" $key) (get $security $key) }}
 {{- end }}
@@ -788,5 +790,33 @@ redis.{{ $key }}: opens the Redis at redis.address, and there is none; set redis
 {{- end }}
 {{- if and $redis.enabled (eq (len $name) 47) }}
 fullnameOverride: with redis.enabled a name may have 46 characters, or labels of Redis' pod would be too long, got 47 ({{ $name }}); set a shorter fullnameOverride or release name
+{{- end }}
+{{- end -}}
+
+{{- /* Where Milvus is, and what of its settings is not for a ConfigMap to say. */ -}}
+{{- define "llm-serving.validate.milvus" -}}
+{{- $milvus := .root.Values.milvus }}
+{{- $name := include "llm-serving.fullname" .root }}
+{{- if and $milvus.enabled $milvus.uri }}
+milvus.uri: milvus.enabled installs a Milvus of the release's own, got {{ regexReplaceAll "//.*@" $milvus.uri "//…@" }}; keep one of the two
+{{- else if and $milvus.uri (not (regexMatch "^https?://[^/:@]+(:[0-9]+)?$" $milvus.uri)) }}
+milvus.uri: not an address, got {{ regexReplaceAll "//.*@" $milvus.uri "//…@" }}; set http(s)://host:port, and user and password in milvus.existingSecret
+{{- end }}
+{{- $asked := or $milvus.enabled $milvus.uri }}
+{{- range .pipelines }}{{ if dig "vectorStore" "credential" "" . }}{{ $asked = true }}{{ end }}{{ end }}
+{{- range $key := list "existingSecret" "externalKey" }}
+{{- if and (get $milvus $key) (not $asked) }}
+milvus.{{ $key }}: opens a Milvus, and there is none; set milvus.enabled or milvus.uri, or leave it out
+{{- end }}
+{{- end }}
+{{- $security := dig "common" "security" dict $milvus.config }}
+{{- if not (dig "authorizationEnabled" true $security) }}
+milvus.config.common.security.authorizationEnabled: every pod that gets through would read and delete all documents, got false; leave it out
+{{- end }}
+{{- if hasKey $security "defaultRootPassword" }}
+milvus.config.common.security.defaultRootPassword: it would stand in a ConfigMap; set milvus.existingSecret
+{{- end }}
+{{- if and $milvus.enabled (gt (len $name) 45) (lt (len $name) 48) }}
+fullnameOverride: with milvus.enabled a name may have 45 characters, or labels of Milvus' pod would be too long, got {{ len $name }} ({{ $name }}); set a shorter fullnameOverride or release name
 {{- end }}
 {{- end -}}

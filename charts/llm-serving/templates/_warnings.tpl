@@ -45,7 +45,11 @@
 [WARNING] nodeClasses.{{ $name }}.spec.metadataOptions.httpTokens: without tokens a pod may be tricked into telling its node's credentials. Set required.
 {{- end }}
 {{- end }}
-{{- range $name, $pipeline := include "llm-serving.pipelines" . | fromYaml }}
+{{- $pipelines := include "llm-serving.pipelines" . | fromYaml }}
+{{- if and .Values.milvus.enabled (not (contains (printf "//%s:" (include "llm-serving.milvusName" .)) (toJson $pipelines))) }}
+[WARNING] milvus.enabled: no pipeline uses it. Set it to false, or leave out a pipeline's vectorStore.uri.
+{{- end }}
+{{- range $name, $pipeline := $pipelines }}
 {{- if and (hasSuffix ".db" (dig "vectorStore" "uri" "" $pipeline)) (not $.Values.pipelines.dataClaim) }}
 [WARNING] rag.{{ $name }}.vectorStore.uri is a file in the pod: its documents go with the pod. Use a Milvus server for what must stay, or set pipelines.dataClaim.
 {{- end }}

@@ -19,6 +19,7 @@ from serve_apps.rag.stores import open_store
 from tests.serve_apps.gateway.servers import PATIENCE_S, serving
 from tests.serve_apps.rag.fake_gateway import TOKEN, FakeGateway
 from tests.serve_apps.rag.in_memory import InMemoryStore
+from tests.serve_apps.rag.milvus_process import PASSWORD, MilvusProcess, milvus_process
 from tests.serve_apps.rag.recorded import Recorded
 
 
@@ -26,6 +27,22 @@ from tests.serve_apps.rag.recorded import Recorded
 def store_uri(tmp_path: Path) -> str:
     """An embedded store's file."""
     return str(tmp_path / "documents.db")
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusProcess]:
+    """A Milvus server over the network, which asks for a password."""
+    with milvus_process(tmp_path_factory.mktemp("milvus")) as running:
+        yield running
+
+
+@pytest.fixture
+def milvus_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The mounted Secret that opens it: its entry ``token``."""
+    monkeypatch.setenv("LLM_SERVING_SECRETS", str(tmp_path))
+    (tmp_path / "milvus").mkdir()
+    (tmp_path / "milvus" / "token").write_text(f"root:{PASSWORD}\n")
+    return tmp_path / "milvus" / "token"
 
 
 @pytest.fixture

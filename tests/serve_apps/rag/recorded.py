@@ -13,6 +13,7 @@ class Recorded:
     degradations: list[tuple[str, str]] = field(default_factory=list)
     chunks: list[tuple[str, int]] = field(default_factory=list)
     sources: list[tuple[str, int]] = field(default_factory=list)
+    store_calls: list[bool] = field(default_factory=list)
 
     @contextmanager
     def stage(self, pipeline: str, stage: str) -> Iterator[None]:
@@ -29,6 +30,10 @@ class Recorded:
     def found(self, pipeline: str, sources: int) -> None:
         """Remember what a question found."""
         self.sources.append((pipeline, sources))
+
+    def store_called(self, answered: bool) -> None:
+        """Remember a call of a server."""
+        self.store_calls.append(answered)
 
     def ingested(self, pipeline: str, chunks: int) -> None:
         """Remember written chunks."""

@@ -80,6 +80,8 @@ def test_what_is_observed_becomes_metrics_with_their_labels(monkeypatch: pytest.
     observer.found("docs", 5)
     observer.found("docs", 0)
     observer.ingested("docs", 7)
+    observer.store_called(True)
+    observer.store_called(False)
     (stage, seconds, labels), *others = told
     assert (stage, labels) == ("llm_rag_stage_duration_seconds", {"pipeline": "docs", "stage": "embed"})
     assert seconds >= 0
@@ -89,4 +91,6 @@ def test_what_is_observed_becomes_metrics_with_their_labels(monkeypatch: pytest.
         ("llm_rag_sources", 0, {"pipeline": "docs"}),
         ("llm_rag_unfound_questions", 1, {"pipeline": "docs"}),
         ("llm_rag_chunks_ingested", 7, {"pipeline": "docs"}),
+        ("llm_rag_store_calls", 1, {"outcome": "answered"}),
+        ("llm_rag_store_calls", 1, {"outcome": "failed"}),
     ]

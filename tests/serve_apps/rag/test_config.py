@@ -22,6 +22,13 @@ def test_another_uri_is_refused() -> None:
         VectorStore(uri="milvus:19530")
 
 
+@pytest.mark.parametrize("name", ["../internal/token", "a/b", ".", "-a"])
+def test_a_credential_is_a_file_of_its_folder(name: str) -> None:
+    assert VectorStore(uri="http://milvus:19530", credential="team-a.token").credential == "team-a.token"
+    with pytest.raises(ValidationError, match="credential"):
+        VectorStore(uri="http://milvus:19530", credential=name)
+
+
 def test_a_pipelines_minimum_is_model_embedder_and_store() -> None:
     pipeline = {"llm": "chat", "embedder": "minilm", "vectorStore": {"uri": "a.db"}}
     docs = RagPipelines.model_validate({"pipelines": {"docs": pipeline}}).pipelines["docs"]

@@ -1,20 +1,25 @@
 """What only a Milvus server does; test_vector_store.py has what all stores do."""
 
 import asyncio
+import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from milvus_lite.server_manager import server_manager_instance as milvus_servers
 from pymilvus import DataType, MilvusClient
 
 from serve_apps.common.errors import Unavailable, UpstreamFailed
+from serve_apps.common.secrets import UpstreamKeys
 from serve_apps.rag.config import VectorStore
 from serve_apps.rag.milvus import Milvus
 from serve_apps.rag.vector_store import StoredDocument
+from tests.serve_apps.rag.conftest import RagServer
+from tests.serve_apps.rag.milvus_process import PASSWORD, MilvusProcess
 from tests.serve_apps.rag.written import run, unit, write
 
 PATIENCE_S = 20
@@ -131,3 +136,72 @@ def test_a_collection_of_another_make_is_refused_by_name(store: Milvus, server: 
             await store.search(unit(0), 1)
 
     run(check())
+
+
+def guarded(milvus: MilvusProcess, collection: str = "guarded", **more: Any) -> Milvus:
+    return Milvus(VectorStore(uri=milvus.uri, credential="token", timeout_s=PATIENCE_S), collection, **more)
+
+
+def test_a_server_that_asks_for_a_password_is_shown_the_mounted_one(milvus: MilvusProcess, milvus_secret: Path) -> None:
+    async def check() -> None:
+        calls: list[bool] = []
+        store = guarded(milvus, on_call=calls.append)
+        await write(store, "a", 0, 90)
+        assert [hit.chunk.index for hit in await store.search(unit(80), 1)] == [1]
+        assert len(await store.documents()) == 1
+        assert all(calls)
+        assert calls
+
+    run(check())
+
+
+def test_without_it_the_server_is_unavailable_and_no_log_has_it(
+    milvus: MilvusProcess, milvus_secret: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    milvus_secret.write_text("root:stale-password")
+
+    async def check() -> None:
+        calls: list[bool] = []
+        with caplog.at_level(logging.DEBUG), pytest.raises(Unavailable):
+            await guarded(milvus, on_call=calls.append).documents()
+        with pytest.raises(Unavailable):
+            await open_store(milvus.uri).documents()
+        assert calls == [False]
+        assert "illegal connection params" in str([vars(record) for record in caplog.records])
+        assert "stale-password" not in str([vars(record) for record in caplog.records])
+
+    run(check())
+
+
+def test_a_rotated_password_is_read_at_the_next_call(milvus: MilvusProcess, milvus_secret: Path) -> None:
+    seconds = 0.0
+    milvus_secret.write_text("root:too-new")
+    store = guarded(milvus, "rotated", keys=UpstreamKeys(milvus_secret.parent, clock=lambda: seconds))
+
+    async def refused() -> None:
+        with pytest.raises(Unavailable):
+            await store.documents()
+
+    async def answered() -> None:
+        assert await store.documents() == []
+
+    run(refused())
+    milvus_secret.write_text(f"root:{PASSWORD}")
+    seconds += 2
+    run(answered())
+
+
+def test_a_pipeline_answers_from_documents_on_a_server(
+    rag: Callable[..., RagServer], milvus: MilvusProcess, milvus_secret: Path
+) -> None:
+    server = rag(stored=True, vectorStore={"uri": milvus.uri, "credential": "token", "timeoutS": PATIENCE_S})
+    sent = server.send({"id": "doors.md", "text": "The gateway is the only way in."})
+    assert sent.status_code == 200, sent.text
+    answer = server.ask("Which way leads in?").json()
+    assert [one["document"] for one in answer["citations"]] == ["doors.md"]
+    assert answer["degraded"] == []
+
+
+def test_what_stands_for_milvus_says_that_it_is_well(milvus: MilvusProcess) -> None:
+    assert httpx.get(f"{milvus.health_url}/healthz").text == "OK"
+    assert httpx.get(f"{milvus.health_url}/metrics").status_code == 200

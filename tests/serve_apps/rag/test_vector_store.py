@@ -1,10 +1,9 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
-from milvus_lite.server_manager import server_manager_instance as milvus_servers
 
 from serve_apps.common.errors import UpstreamFailed
 from serve_apps.rag import filters
@@ -12,6 +11,7 @@ from serve_apps.rag.chunking import MAX_CHUNK_BYTES, MAX_HEADING_CHARS, Chunk
 from serve_apps.rag.config import VectorStore as Settings
 from serve_apps.rag.stores import open_store
 from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS, StoredDocument, VectorStore
+from tests.serve_apps.rag.milvus_process import MilvusProcess
 from tests.serve_apps.rag.written import run, unit, write
 
 QUOTED = """docs/"a" or chunk >= 0 \\ 'b'.md"""
@@ -19,14 +19,13 @@ PATIENCE_S = 20
 
 
 @pytest.fixture(params=["embedded", "milvus"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
-    """Each of the stores; milvus-lite, which speaks Milvus' protocol, stands for the server."""
-    file = str(tmp_path / "documents.db")
+def store(request: pytest.FixtureRequest, tmp_path: Path, milvus_secret: Path) -> VectorStore:
+    """Each of the stores; milvus-lite, which speaks Milvus' protocol, stands for the server, as a process."""
     if request.param == "embedded":
-        yield open_store(Settings(uri=file, timeout_s=PATIENCE_S), "docs")
-    else:
-        yield open_store(Settings(uri=str(milvus_servers.start_and_get_uri(file)), timeout_s=PATIENCE_S), "docs")
-        milvus_servers.release_server(file)
+        return open_store(Settings(uri=str(tmp_path / "documents.db"), timeout_s=PATIENCE_S), "docs")
+    milvus: MilvusProcess = request.getfixturevalue("milvus")
+    settings = Settings(uri=milvus.uri, credential="token", timeout_s=PATIENCE_S)
+    return open_store(settings, f"docs_{uuid4().hex}")
 
 
 def test_a_store_never_written_to_is_empty(store: VectorStore) -> None:
@@ -113,7 +112,9 @@ def test_a_vector_of_another_dimension_is_refused_by_name(store: VectorStore) ->
     async def check() -> None:
         await write(store, "a", 0)
         for attempt in (store.search(np.ones(3, np.float32), 1), _write_three_dimensions(store)):
-            with pytest.raises(UpstreamFailed, match="'docs' holds vectors of 2 dimensions, but the embedder gives 3"):
+            with pytest.raises(
+                UpstreamFailed, match=r"'docs\w*' holds vectors of 2 dimensions, but the embedder gives"
+            ):
                 await attempt
         assert len(await store.search(unit(0), 1)) == 1
 

@@ -100,7 +100,7 @@ def test_a_claim_without_a_class_needs_a_default() -> None:
     needed = wanted(claims=[Claim("", 1)])
     assert found(needed)["default StorageClass"].endswith(" gp3")
     assert found(needed, storage_classes={"efs": False})["default StorageClass"] == (
-        "fix  default StorageClass none; mark one as default, or set redis.storage.className"
+        "fix  default StorageClass none; mark one as default, or set storage.className of redis and milvus"
     )
     assert found(storage_classes={})["default StorageClass"].startswith("ok ")
 

@@ -17,6 +17,7 @@ BAKE = (REPOSITORY / "images" / "docker-bake.hcl").read_text()
         ("ray-vllm", "llm-serving/ray-vllm:0.1.0", "docker.io/llm-serving/ray-vllm:0.1.0"),
         ("ray-vllm-cpu", "llm-serving/ray-vllm:0.1.0-cpu", "docker.io/llm-serving/ray-vllm:0.1.0-cpu"),
         ("redis", "redis:8.2", "docker.io/library/redis:8.2"),
+        ("milvus", "milvusdb/milvus:v2.6.24", "docker.io/milvusdb/milvus:v2.6.24"),
         ("pause", "localhost/pause:3", "localhost/pause:3"),
     ],
 )
@@ -26,7 +27,9 @@ def test_containerd_finds_an_image_by_the_name_in_a_pod(name: str, short: str, f
 
 def test_the_names_are_the_charts() -> None:
     values = yaml.safe_load((REPOSITORY / "charts" / "llm-serving" / "values.yaml").read_text())
-    assert values["redis"]["image"] == reference("redis")
+    assert {name: values[name]["image"] for name in ("redis", "milvus")} == {
+        name: reference(name) for name in ("redis", "milvus")
+    }
 
 
 @pytest.mark.parametrize("name", sorted(RELEASED))
