@@ -20,14 +20,24 @@ class Accelerator(Config):
     type: AcceleratorType
     """The GPU, in Ray's spelling, or ``cpu``."""
     count: int = Field(1, ge=1, le=64)
-    """GPUs (CPU cores for ``cpu``) of one replica; more than one is tensor parallel."""
+    """GPUs (CPU cores for ``cpu``) of one replica on each of its nodes; more than one is tensor parallel."""
+
+
+class Parallelism(Config):
+    """How a replica is split beyond tensors (``accelerator.count``) and layers (``nodes``)."""
+
+    data: int = Field(1, ge=1, le=64)
+    """Data parallel ranks of a replica, each with accelerator.count GPUs and a share of the requests. Their engines
+    step together; for a mixture of experts, whose experts lie across all ranks."""
+    experts: bool = False
+    """Expert parallel: each GPU has whole experts rather than a slice of every one."""
 
 
 class Placement(Config):
     """Where one replica's engine workers go: a Ray placement group."""
 
     strategy: Literal["STRICT_PACK", "PACK"] = "STRICT_PACK"
-    """STRICT_PACK keeps all workers on one node, where tensor parallelism is fast."""
+    """STRICT_PACK keeps all workers on one node, where tensor parallelism is fast; PACK is for several nodes."""
     bundles: list[dict[str, float]] = Field(min_length=1)
     """One bundle of resources per engine worker."""
     label_selector: dict[str, str] = Field(default_factory=dict)
@@ -85,6 +95,9 @@ class EngineArgs(BaseModel):
             "model": "source",
             "served_model_name": "the model's key",
             "tensor_parallel_size": "accelerator.count",
+            "pipeline_parallel_size": "nodes",
+            "data_parallel_size": "parallelism.data",
+            "enable_expert_parallel": "parallelism.experts",
             "distributed_executor_backend": "accelerator.type",
             "runner": "task",
             "convert": "task",
@@ -206,8 +219,12 @@ class LLMArgs(Config):
     """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path."""
     accelerator: Accelerator
     """What one replica runs on."""
+    nodes: int = Field(1, ge=1, le=16)
+    """Nodes of one replica, each with accelerator.count GPUs; more than one is pipeline parallel."""
+    parallelism: Parallelism = Parallelism()
+    """How a replica is split further."""
     placement: Placement
-    """The placement group the chart derived from the accelerator."""
+    """The placement group the chart derived from the accelerator: of one rank, where there are several."""
     engine: EngineArgs = EngineArgs()
     """vLLM's engine arguments."""
     lora: LoraSlots | None = None
@@ -217,9 +234,9 @@ class LLMArgs(Config):
 
     @model_validator(mode="after")
     def _placement_fits(self) -> "LLMArgs":
-        if len(self.placement.bundles) != self.accelerator.count:
+        if len(self.placement.bundles) != self.accelerator.count * self.nodes:
             raise ValueError(
-                f"placement.bundles: {len(self.placement.bundles)} for accelerator.count {self.accelerator.count}; "
-                "one bundle per GPU"
+                f"placement.bundles: {len(self.placement.bundles)} for accelerator.count {self.accelerator.count} on "
+                f"{self.nodes} nodes; one bundle per GPU"
             )
         return self

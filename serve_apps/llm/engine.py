@@ -26,13 +26,19 @@ _RUNNERS: dict[str, dict[str, Any]] = {
 
 
 def engine_kwargs(args: LLMArgs) -> dict[str, Any]:
-    """vLLM's engine arguments for ``args``: the task's, the accelerator's, and what the values say."""
+    """vLLM's engine arguments for ``args``: the task's, the accelerators', and what the values say."""
     derived = {
         **_RUNNERS[args.task],
         "tensor_parallel_size": args.accelerator.count,
         # The docs routes would be refused by the guard anyway; without them they do not exist.
         "disable_fastapi_docs": True,
     }
+    if args.nodes > 1:
+        derived["pipeline_parallel_size"] = args.nodes
+    if args.parallelism.data > 1:
+        derived["data_parallel_size"] = args.parallelism.data
+    if args.parallelism.experts:
+        derived["enable_expert_parallel"] = True
     if args.lora is not None:
         derived |= {"enable_lora": True, "max_loras": args.lora.max_loras, "max_lora_rank": args.lora.max_rank}
         if args.lora.max_cpu_loras is not None:
@@ -62,11 +68,12 @@ def llm_config(args: LLMArgs) -> dict[str, Any]:
     that the autoscaler can tell from the group's spec, with no node running, which group to grow.
     """
     on_cpu = args.accelerator.type == "cpu"
+    server = "DataParallelVLLMServer" if args.parallelism.data > 1 else "VLLMServer"
     return {
         "model_loading_config": {"model_id": args.name, "model_source": resolve(args.source).location},
         "engine_kwargs": engine_kwargs(args),
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
         "placement_group_config": {"strategy": args.placement.strategy, "bundles": args.placement.bundles},
         "deployment_config": deployment_config(args),
-        "server_cls": "serve_apps.llm.server:VLLMServer",
+        "server_cls": f"serve_apps.llm.server:{server}",
     }

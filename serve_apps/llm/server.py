@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ray.serve.llm import LLMConfig
-from ray.serve.llm.deployment import LLMServer
+from ray.serve.llm.deployment import DPServer, LLMServer
+from ray.serve.llm.openai_api_models import CompletionRequest
 
 from serve_apps.common.config import accepted
 from serve_apps.common.middleware import Guard
@@ -13,7 +14,10 @@ from serve_apps.common.protocol import TASK_PATHS
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.llm import compat
 from serve_apps.llm.adapters import Adapters, OnDemand
-from serve_apps.llm.config import LLMSettings
+from serve_apps.llm.config import LLMSettings, Sampling
+
+#: Tokens that `generate` answers at most where neither the call nor the settings say; OpenAI's 16 would cut it short.
+GENERATED_TOKENS = 512
 
 
 def paths_of(llm_config: LLMConfig) -> frozenset[str]:
@@ -74,3 +78,29 @@ class VLLMServer(LLMServer):
         if self._adapters is not None:
             self._adapters.follow(self._settings.adapters)
         compat.set_sampling_defaults(self.engine, self._settings.sampling.model_dump(exclude_none=True))
+
+    async def generate(self, prompt: str, **sampling: Any) -> str:
+        """How the model goes on from ``prompt``, for code in the same Ray cluster (`serve_apps.llm.client`).
+
+        ``sampling``: fields of `Sampling`; what is left out is as the settings say.
+
+        Raises:
+            ValueError: there is no such field, or vLLM refuses the request.
+        """
+        settings = self._settings or LLMSettings()
+        asked = {"max_tokens": GENERATED_TOKENS}
+        for given in (settings.sampling, Sampling.model_validate(sampling)):
+            asked |= given.model_dump(exclude_none=True)
+        request = CompletionRequest(model=self._llm_config.model_id, prompt=prompt, **asked)
+        (answer,) = [one async for one in await self.completions(request)]
+        if (error := getattr(answer, "error", None)) is not None:
+            raise ValueError(error.message)
+        text: str = answer.choices[0].text
+        return text
+
+
+class DataParallelVLLMServer(VLLMServer, DPServer):
+    """One data parallel rank: a replica that Serve starts, places and restarts together with the others of its gang.
+
+    As in ray.serve.llm's own build_dp_openai_app, which would leave no room for the guard.
+    """

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.render import CHART, VALUES, notes
+from tests.chart.render import CHART, VALUES, RenderRefused, notes
 
 #: Bytes of weights in 16 bits: `total_size` of model.safetensors.index.json on the Hub.
 PUBLISHED = {
@@ -19,19 +19,24 @@ PUBLISHED = {
     "Qwen3-32B": 65_524_246_528,
     "Llama-3.1-8B-Instruct": 16_060_522_496,
     "Llama-3.3-70B-Instruct": 141_107_412_992,
+    "Llama-3.1-405B-Instruct": 811_706_777_600,
+    "Qwen3-235B-A22B-Instruct-2507": 470_187_269_120,
 }
 #: A 70B model in its own words.
 SIZE = {"parameters": 70.554, "layers": 80, "kvHeads": 8, "headDim": 128}
 TEMPLATE = (CHART / "templates" / "_fit.tpl").read_text()
 
 
-def told(count: int = 4, size: dict[str, Any] | None = None, **engine: Any) -> str:
+def told(
+    count: int = 4, size: dict[str, Any] | None = None, *, entry: dict[str, Any] | None = None, **engine: Any
+) -> str:
     """What the notes say of a model on L40S GPUs; empty if nothing."""
     model: dict[str, Any] = {
         "source": "s3://models/ours",
         "accelerator": {"type": "L40S", "count": count},
         "engine": engine,
         "size": SIZE if size is None else size,
+        **(entry or {}),
     }
     return said(notes({"models": {"chat": model}}))
 
@@ -105,6 +110,40 @@ def test_fewer_bits_and_more_of_the_gpu_leave_more_room(engine: dict[str, Any], 
     assert told(**engine).startswith(f"{gb} GB of weights and room for {tokens} tokens")
 
 
+def test_stages_on_several_nodes_share_weights_and_layers() -> None:
+    assert told(entry={"nodes": 2}).startswith("141.1 GB of weights and room for 587")
+    assert told(entry={"nodes": 2}).endswith("(192.5 GB) in 4 x L40S on each of 2 nodes")
+    # 81 layers are 41 in the larger stage, which is full when the other is not.
+    odd, even = (
+        int(re.findall(r"for (\d+) tokens", told(size={**SIZE, "layers": layers}, entry={"nodes": 2}))[0])
+        for layers in (81, 82)
+    )
+    assert odd == even
+
+
+def test_a_rank_has_its_share_of_the_experts_and_all_the_rest() -> None:
+    size = {"parameters": 60, "experts": 40, "layers": 32, "kvHeads": 4, "headDim": 128}
+    ranks = told(2, size, entry={"parallelism": {"data": 2, "experts": True}}, quantization="fp8")
+    assert ranks.startswith("40.0 GB of weights")
+    assert ranks.endswith("in 2 x L40S, in each of 2 ranks")
+    assert told(2, size, quantization="fp8").startswith("60.0 GB of weights")
+
+
+def test_the_405b_preset_fits_into_the_two_nodes_it_names_and_not_into_one() -> None:
+    preset = VALUES / "large-model-405b.yaml"
+    found = re.fullmatch(
+        r"405.9 GB of weights and room for (\d+) tokens .* in 8 x A100-40G on each of 2 nodes: .*",
+        said(notes(files=[preset])),
+    )
+    assert found
+    assert int(found[1]) == pytest.approx((16 * (40 * 0.9 - 1.5) - 405.853) * 1e9 / (2 * 126 * 8 * 128 * 2), rel=0.001)
+    assert f"about {round(int(found[1]), -3) // 1000}k tokens" in preset.read_text().replace("\n#            ", " ")
+    with pytest.raises(
+        RenderRefused, match=r"405\.9 GB of weights .* do not fit into 8 x A100-40G, .* set count to 12 or more"
+    ):
+        notes({"models": {"chat": {"nodes": 1}}}, files=[preset])
+
+
 def test_a_head_is_not_split_over_gpus() -> None:
     few = {**SIZE, "parameters": 7, "kvHeads": 2}
     one, two, four = (int(re.findall(r"for (\d+) tokens", told(count, few))[0]) for count in (1, 2, 4))
@@ -123,6 +162,12 @@ def test_a_head_is_not_split_over_gpus() -> None:
 def test_nothing_is_reckoned_of_what_is_not_known(model: dict[str, Any]) -> None:
     values = {"models": {"chat": model}, "workerGroups": {"cpu-models": {"enabled": True}}}
     assert said(notes(values)) == ""
+
+
+def test_a_known_model_is_known_by_its_weights_of_fewer_bits() -> None:
+    for name, gb in {"Qwen2.5-7B-Instruct-AWQ": 4.3, "Qwen2.5-7B-Instruct-FP8-dynamic": 7.6}.items():
+        values = {"models": {"chat": {"source": f"s3://models/{name}", "accelerator": {"type": "L4"}}}}
+        assert said(notes(values)).startswith(f"{gb} GB")
 
 
 def test_a_known_model_is_known_wherever_it_lies() -> None:

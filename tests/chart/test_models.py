@@ -27,6 +27,52 @@ def test_a_70b_model_gets_four_gpus_of_one_node() -> None:
     }
 
 
+def test_a_405b_model_gets_whole_workers_of_two_nodes() -> None:
+    args = model(accelerator={"type": "H100", "count": 8}, nodes=2)["args"]
+    assert args["nodes"] == 2
+    assert args["placement"] == {
+        "strategy": "PACK",
+        "bundles": [{"CPU": 1, "GPU": 1}] * 16,
+        "labelSelector": {"llm-serving/accelerator": "H100-x8"},
+    }
+
+
+def test_several_nodes_take_the_group_whose_workers_they_fill() -> None:
+    values = {"workerGroups": {"h100-x2": {"accelerator": {"type": "H100", "count": 2}, "maxReplicas": 2}}}
+    two = {"type": "H100", "count": 2}
+    assert placement(two, values=values, nodes=2)["labelSelector"] == {"llm-serving/accelerator": "H100-x2"}
+
+
+def test_serve_counts_the_ranks_of_a_model_as_replicas() -> None:
+    app = model(
+        accelerator={"type": "L40S", "count": 2},
+        parallelism={"data": 2, "experts": True},
+        replicas={"min": 1, "max": 3},
+        autoscaling={"initial_replicas": 2},
+        maxOngoingRequests=32,
+    )
+    (server,) = app["deployments"]
+    assert server["name"] == "DataParallelVLLMServer:chat"
+    bounds = {"initial_replicas": 4, "min_replicas": 2, "max_replicas": 6}
+    assert server["autoscaling_config"] == {**bounds, "target_ongoing_requests": 24}
+    assert server["max_ongoing_requests"] == 32
+    assert app["args"]["parallelism"] == {"data": 2, "experts": True}
+    assert app["args"]["placement"]["bundles"] == [{"CPU": 1, "GPU": 1}] * 2
+    assert app["args"]["placement"]["strategy"] == "PACK"
+
+
+def test_the_gateway_lets_through_what_all_ranks_work_on() -> None:
+    chat = {**CHAT, "parallelism": {"data": 2}, "maxOngoingRequests": 8, "replicas": {"max": 3}}
+    (gateway,) = application(render_chart({"models": {"chat": chat}}), "gateway")["deployments"]
+    assert gateway["user_config"]["models"]["chat"]["queue"] == {"maxConcurrent": 48}
+
+
+def test_a_model_that_is_not_split_further_says_nothing_of_it() -> None:
+    plain = model()
+    assert model(nodes=1, parallelism={"data": 1, "experts": False}) == plain
+    assert not {"nodes", "parallelism"} & plain["args"].keys()
+
+
 def test_cpu_replicas_ask_for_cores_only() -> None:
     values = {"workerGroups": {"cpu-models": {"enabled": True}}}
     assert placement({"type": "cpu", "count": 2}, values=values) == {

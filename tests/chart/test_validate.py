@@ -611,6 +611,106 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "workerGroups.l4.image: serve has no vLLM for the models on L4; set vllm",
         group("l4", image="vllm"),
     ),
+    "expert parallel on one GPU": (
+        chat(parallelism={"experts": True}),
+        "models.chat.parallelism.experts: one L4 has all experts; set accelerator.count or parallelism.data to more "
+        "than 1, or leave it out",
+        chat(parallelism={"experts": True, "data": 2}),
+    ),
+    "a pipeline over nodes on CPUs": (
+        {**chat(accelerator={"type": "cpu", "count": 4}, nodes=2), **group("cpu-models", enabled=True)},
+        "models.chat.nodes: vLLM keeps to one node on CPUs, got 2; set 1, or accelerator.type to a GPU",
+        {**chat(accelerator={"type": "cpu", "count": 4}), **group("cpu-models", enabled=True)},
+    ),
+    "ranks of several nodes": (
+        l40s(4, nodes=2, parallelism={"data": 2}),
+        "models.chat.parallelism.data: not together with nodes, got 2 and 2; set one of the two to 1",
+        l40s(4, nodes=2, parallelism={"data": 1}),
+    ),
+    "nodes with workers that are filled in part": (
+        l40s(2, nodes=2),
+        "models.chat.accelerator.count: with nodes a replica fills a worker on each, and no enabled worker group has "
+        "2 x L40S; set one of: 1 (l40s), 4 (l40s-x4)",
+        l40s(4, nodes=2),
+    ),
+    "nodes with workers of a named group that are filled in part": (
+        l40s(2, nodes=2, workerGroup="l40s-x4"),
+        "models.chat.accelerator.count: with nodes a replica fills a worker of l40s-x4 (4 x L40S) on each, got 2; "
+        "set 4",
+        l40s(4, nodes=2, workerGroup="l40s-x4"),
+    ),
+    "a neighbour that leaves parts of a node": (
+        {"models": {**l40s(4, nodes=2)["models"], "small": {**CHAT, "accelerator": {"type": "L40S", "count": 2}}}},
+        "models.small.accelerator.count: 2 of a worker of l40s-x4 leave chat no whole 4 on a node; set a multiple of "
+        "4, or the workerGroup of one of the two to another group",
+        {"models": {**l40s(4, nodes=2)["models"], "small": {**CHAT, "accelerator": {"type": "L40S", "count": 4}}}},
+    ),
+    "a neighbour that leaves parts of a rank": (
+        {
+            "models": {
+                **l40s(2, parallelism={"data": 2}, workerGroup="l40s-x4")["models"],
+                "small": {**CHAT, "accelerator": {"type": "L40S"}, "workerGroup": "l40s-x4"},
+            }
+        },
+        "models.small.accelerator.count: 1 of a worker of l40s-x4 leave chat no whole 2 on a node; set a multiple of "
+        "2, or the workerGroup of one of the two to another group",
+        {
+            "models": {
+                **l40s(2, parallelism={"data": 2})["models"],
+                "small": {**CHAT, "accelerator": {"type": "L40S"}},
+            }
+        },
+    ),
+    "a replica beyond the group": (
+        {**l40s(4, nodes=2, replicas={"min": 0}), **group("l40s-x4", maxReplicas=1)},
+        "models.chat: one replica takes 8 x L40S, but 1 workers of 4 have 4; raise workerGroups.l40s-x4.maxReplicas",
+        {**l40s(4, nodes=2, replicas={"min": 0}), **group("l40s-x4", maxReplicas=2)},
+    ),
+    "least replicas of several nodes beyond the group": (
+        {**l40s(4, nodes=2), **group("l40s-x4", maxReplicas=1)},
+        "workerGroups.l40s-x4.maxReplicas: the models' least replicas need 8 x L40S, but 1 workers of 4 have 4; "
+        "raise maxReplicas or lower replicas.min",
+        {**l40s(4, nodes=2), **group("l40s-x4", maxReplicas=2)},
+    ),
+    "nodes of a standalone model": (
+        l40s(4, runtime="standalone", nodes=2),
+        "models.chat.nodes: belongs to models that Ray runs; set runtime to ray, or nodes to 1",
+        l40s(4, runtime="standalone", nodes=1),
+    ),
+    "ranks of a standalone model": (
+        l40s(2, runtime="standalone", parallelism={"data": 2}),
+        "models.chat.parallelism.data: belongs to models that Ray runs; set runtime to ray, or data to 1",
+        l40s(2, runtime="standalone", parallelism={"experts": True}),
+    ),
+    "a pipeline in vLLM's words": (
+        chat(engine={"extra": {"pipeline_parallel_size": 2}}),
+        "models.chat.engine.extra.pipeline_parallel_size: not set here; set nodes",
+        chat(nodes=2),
+    ),
+    "ranks in vLLM's words": (
+        chat(engine={"extra": {"data_parallel_size": 2}}),
+        "models.chat.engine.extra.data_parallel_size: not set here; set parallelism.data",
+        chat(parallelism={"data": 2}),
+    ),
+    "experts in vLLM's words": (
+        l40s(2, engine={"extra": {"enable_expert_parallel": True}}),
+        "models.chat.engine.extra.enable_expert_parallel: not set here; set parallelism.experts",
+        l40s(2, parallelism={"experts": True}),
+    ),
+    "a node pool that may not have the least workers": (
+        {
+            **l40s(4, nodes=2),
+            **group("l40s-x4", nodePool="gpu"),
+            "nodePools": {"gpu": {"nodeClass": "default", "limits": {"nvidia.com/gpu": 4}}},
+        },
+        "nodePools.gpu.limits: the least workers of its groups have 8 GPUs, got nvidia.com/gpu 4; set 8 or more, or "
+        "fewer replicas",
+        {
+            **l40s(4, nodes=2),
+            **group("l40s-x4", nodePool="gpu"),
+            "nodePools": {"gpu": {"nodeClass": "default", "limits": {"nvidia.com/gpu": 8}}},
+        },
+    ),
     "an unknown node pool": (
         {**group("l4", nodePool="gpus"), "nodePools": {"gpu": {"nodeClass": "gpu"}}},
         "workerGroups.l4.nodePool: no such pool, got gpus; defined: gpu",

@@ -15,7 +15,7 @@ from serve_apps.batch.config import BatchSettings
 from serve_apps.common.config import AdapterName, Config, Name
 from serve_apps.common.prices import Price
 from serve_apps.gateway.config import Adapter, GatewayArgs, Jwt, LogicalModel, Queue, Tenant
-from serve_apps.llm.config import Autoscaling, EngineArgs, LoraSlots, Sampling
+from serve_apps.llm.config import Autoscaling, EngineArgs, LoraSlots, Parallelism, Sampling
 from serve_apps.rag.config import Pipeline, VectorStore
 
 #: A block that is passed on as it is; its owner's schema checks it.
@@ -63,6 +63,8 @@ class Size(Config):
 
     parameters: float = Field(gt=0)
     """Its parameters, in billions; all of them for a mixture of experts."""
+    experts: float | None = Field(None, ge=0)
+    """Those of them that are in experts, in billions: a data parallel rank has only its share of these."""
     layers: int = Field(ge=1)
     """num_hidden_layers."""
     kv_heads: int = Field(ge=1)
@@ -120,6 +122,10 @@ class Model(Config):
     """How large it is, so that it is known at install whether it fits; some models' sizes are known."""
     accelerator: Accelerator | None = None
     """What one replica runs on; more than one GPU is tensor parallel. Required unless it has a `url`."""
+    nodes: int | None = Field(None, ge=1, le=16)
+    """Nodes of one replica, each with such an accelerator; more than one is pipeline parallel. 1 unless set."""
+    parallelism: Parallelism | None = None
+    """Data and expert parallel, for mixtures of experts; neither unless set."""
     worker_group: str | None = None
     """The group to run in; unless set, the smallest enabled one that fits the accelerator."""
     replicas: Replicas | None = None

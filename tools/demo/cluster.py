@@ -74,6 +74,7 @@ class LocalCluster:
         self.folder = Path(tempfile.mkdtemp(prefix="llms-", dir="/tmp"))
         self._labels = labels
         self._dashboard = f"http://127.0.0.1:{free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.metrics_url = f"http://127.0.0.1:{free_port()}/metrics"
         self._process: subprocess.Popen[bytes] | None = None
         self.environment = {
@@ -113,7 +114,7 @@ class LocalCluster:
         labels = ",".join(f"{key}={value}" for key, value in self._labels.items())
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-            *("--node-ip-address=127.0.0.1", f"--port={free_port()}"),
+            *("--node-ip-address=127.0.0.1", f"--port={self.address.rpartition(':')[2]}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={_port(self._dashboard)}"),
             *(f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={_port(self.metrics_url)}"),
             *(f"--dashboard-agent-grpc-port={free_port()}", f"--runtime-env-agent-port={free_port()}"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve_apps.llm.config import Accelerator
+from serve_apps.llm.config import Accelerator, Parallelism
 from tools.demo.rendered import helm_template
 
 #: Has the chart say what it works with, in an object that nobody installs.
@@ -49,11 +49,25 @@ class Model:
     accelerator: Accelerator
     engine: dict[str, Any]
     holds_gb: float
-    """What its accelerators hold together."""
+    """What the accelerators of one replica hold together."""
     weights_gb: float | None
     """Of its weights, where the chart knows its size."""
     starts_for_a_request: bool
     """Whether it may have no replica, so that a request waits for its start."""
+    nodes: int
+    """Nodes of one replica, each with such an accelerator."""
+    parallelism: Parallelism
+    """How it is split further."""
+
+    @property
+    def devices(self) -> int:
+        """Accelerators of one replica."""
+        return self.accelerator.count * self.nodes * self.parallelism.data
+
+    @property
+    def copies(self) -> int:
+        """How often a replica holds the weights; those of experts count for the whole of a mixture of experts."""
+        return 1 if self.parallelism.experts else self.parallelism.data
 
 
 @dataclass(frozen=True)
@@ -90,16 +104,18 @@ def read(objects: Sequence[dict[str, Any]]) -> Release:
             one["source"],
             Accelerator.model_validate(one["accelerator"]),
             {**one["engine"], **one["engine"].get("extra", {})},
-            _holds_gb(plan["accelerators"], Accelerator.model_validate(one["accelerator"])),
+            _each_gb(plan["accelerators"], one["accelerator"]["type"]) * one["devices"],
             plan["weightsGb"].get(name),
             one["autoscalingConfig"]["min_replicas"] == 0,
+            one["nodes"],
+            Parallelism.model_validate(one["parallelism"]),
         )
         for name, one in sorted({**plan["onRay"], **plan["standalone"]}.items())
     ]
     return Release(pods, models, plan["firstByteTimeoutS"])
 
 
-def _holds_gb(accelerators: dict[str, Any], accelerator: Accelerator) -> float:
+def _each_gb(accelerators: dict[str, Any], accelerator: str) -> float:
     """A GPU's own memory; a core's share of its node's."""
-    share = accelerators[accelerator.type]
-    return float(share.get("gpuGb", share["memoryGi"])) * accelerator.count
+    share = accelerators[accelerator]
+    return float(share.get("gpuGb", share["memoryGi"]))

@@ -73,12 +73,14 @@ def _model(
 def _room(model: Model, size_gb: float) -> Iterator[str]:
     """Whether the weights fit, and what they leave."""
     weights = f"{model.name}: {size_gb:.1f} GB of weights"
-    accelerator = f"{model.accelerator.count} x {model.accelerator.type}"
+    accelerator = f"{model.devices} x {model.accelerator.type}"
+    if model.nodes > 1:
+        accelerator += f" in {model.nodes} nodes"
     if model.accelerator.type == "cpu":
         yield f"{weights} in the memory of {accelerator}"
         return
     share = float(model.engine.get("gpu_memory_utilization", UTILIZATION))
-    left_gb = model.holds_gb * share - size_gb - OVERHEAD_GB * model.accelerator.count
+    left_gb = model.holds_gb * share - size_gb * model.copies - OVERHEAD_GB * model.devices
     if left_gb > 0:
         yield f"{weights} on {accelerator} leave {left_gb:.0f} GB for the KV cache"
     else:

@@ -1,5 +1,6 @@
 {{- /* Renders the sizes of models that are known by the last part of their source, as `models.<name>.size` has them: from
-the config.json and the weights' index of each. Scope: none. */ -}}
+the config.json and the weights' index of each. What a name ends in about fewer bits is not part of it.
+Scope: none. */ -}}
 {{- define "llm-serving.modelSizes" -}}
 Qwen2.5-7B-Instruct: {parameters: 7.616, layers: 28, kvHeads: 4, headDim: 128}
 Qwen2.5-14B-Instruct: {parameters: 14.770, layers: 48, kvHeads: 8, headDim: 128}
@@ -9,38 +10,50 @@ Qwen3-8B: {parameters: 8.191, layers: 36, kvHeads: 8, headDim: 128}
 Qwen3-32B: {parameters: 32.762, layers: 64, kvHeads: 8, headDim: 128}
 Llama-3.1-8B-Instruct: {parameters: 8.030, layers: 32, kvHeads: 8, headDim: 128}
 Llama-3.3-70B-Instruct: {parameters: 70.554, layers: 80, kvHeads: 8, headDim: 128}
+Llama-3.1-405B-Instruct: {parameters: 405.853, layers: 126, kvHeads: 8, headDim: 128}
+Qwen3-235B-A22B-Instruct-2507: {parameters: 235.094, experts: 227.096, layers: 94, kvHeads: 4, headDim: 128}
 {{- end -}}
 
 {{- /* Renders how a model's weights and KV cache fill its GPUs, as YAML; nothing on CPU and where its size is not known.
 GB are 10^9 bytes. Scope: the model (of llm-serving.models). */ -}}
 {{- define "llm-serving.fit" -}}
 {{- $model := regexReplaceAll "@.*$" .source "" | splitList "/" | last }}
-{{- $size := .size | default (get (include "llm-serving.modelSizes" . | fromYaml) $model) }}
+{{- $size := .size | default (get (include "llm-serving.modelSizes" . | fromYaml) (regexReplaceAll "(?i)-(fp8|awq|gptq|int4|int8|w4a16|w8a8|nvfp4).*$" $model "")) }}
 {{- $share := get (include "llm-serving.accelerators" . | fromYaml) .accelerator.type | default dict }}
 {{- if and $size $share.gpuGb }}
 {{- $count := int .accelerator.count }}
+{{- $nodes := int .nodes }}
+{{- $data := int .parallelism.data }}
+{{- $gpus := mul $count $nodes }}
 {{- $wide := eq "float32" (.engine.dtype | default "") | ternary 4.0 2.0 }}
-{{- $quantization := .engine.quantization | default "" | lower }}
+{{- $quantization := printf "%s %s" $model (.engine.quantization | default "") | lower }}
 {{- /* Four bits come with scales. */}}
-{{- $bytes := contains "fp8" $quantization | ternary 1.0 (regexMatch "awq|gptq|fp4|bitsandbytes" $quantization | ternary 0.56 $wide) }}
-{{- $weights := mulf $size.parameters $bytes }}
+{{- $bytes := regexMatch "fp8|int8|w8a8" $quantization | ternary 1.0 (regexMatch "awq|gptq|fp4|int4|w4a16|bitsandbytes" $quantization | ternary 0.56 $wide) }}
+{{- /* Of the experts, a data parallel rank has its share only. */}}
+{{- $parameters := subf $size.parameters (mulf ($size.experts | default 0) (subf 1 (divf 1 $data))) }}
+{{- $weights := mulf $parameters $bytes }}
 {{- /* For activations, CUDA graphs and the context of each GPU; what vLLM measures when it starts is about as much. */}}
 {{- $each := subf (mulf $share.gpuGb (.engine.gpu_memory_utilization | default 0.9)) 1.5 }}
 {{- $kvBytes := hasPrefix "fp8" (.engine.kv_cache_dtype | default "") | ternary 1.0 $wide }}
 {{- /* Heads are not split further than one for each GPU. */}}
 {{- $heads := mul $count (divf $size.kvHeads $count | ceil | int) }}
-{{- $tokenBytes := mulf 2 $size.layers $heads $size.headDim $kvBytes }}
-{{- $room := subf (mulf $each $count) $weights }}
+{{- /* Nor are layers: the stage with the most of them is the first to be full. */}}
+{{- $layers := mul $nodes (divf $size.layers $nodes | ceil | int) }}
+{{- $tokenBytes := mulf 2 $layers $heads $size.headDim $kvBytes }}
+{{- $room := subf (mulf $each $gpus) $weights }}
+{{- $on := printf "%d x %s" $count .accelerator.type }}
+{{- if gt $nodes 1 }}{{ $on = printf "%s on each of %d nodes" $on $nodes }}{{ end }}
+{{- if gt $data 1 }}{{ $on = printf "%s, in each of %d ranks" $on $data }}{{ end }}
 {{- dict
-      "parameters" $size.parameters
+      "parameters" $parameters
       "bytes" $bytes
       "weightsGb" $weights
       "eachGb" $each
       "roomGb" $room
-      "least" (divf $weights $each | ceil | int)
+      "least" (divf $weights $each $nodes | ceil | int)
       "tokens" (divf (mulf $room 1e9) $tokenBytes | floor | int64)
       "tokenBytes" $tokenBytes
-      "on" (printf "%d x %s" $count .accelerator.type) | toYaml }}
+      "on" $on | toYaml }}
 {{- end }}
 {{- end -}}
 

@@ -92,7 +92,8 @@ Scope: the root. */ -}}
 {{- end -}}
 
 {{- /* Renders the enabled models of one home with every default filled in, as YAML. `group` is the worker group ("" if
-none fits) and `labelSelector` leads to its nodes. Scope: dict "root" $ "home" (of llm-serving.home). */ -}}
+none fits), `labelSelector` leads to its nodes, and `devices` are the accelerators of one replica on all of its nodes.
+Scope: dict "root" $ "home" (of llm-serving.home). */ -}}
 {{- define "llm-serving.modelsAt" -}}
 {{- $root := .root }}
 {{- $home := .home }}
@@ -111,6 +112,7 @@ none fits) and `labelSelector` leads to its nodes. Scope: dict "root" $ "home" (
       "maxQueuedRequests" 64
       "drainSeconds" (eq $home "ray" | ternary (min 120 $root.Values.maxDrainSeconds) $root.Values.maxDrainSeconds)
       "surgePercent" 100
+      "nodes" 1
       "sampling" dict
       "engine" dict
       "lora" dict
@@ -131,12 +133,15 @@ none fits) and `labelSelector` leads to its nodes. Scope: dict "root" $ "home" (
 {{- end }}
 {{- $accelerator := mergeOverwrite (dict "type" "" "count" 1) (include "llm-serving.withoutNulls" ($model.accelerator | default dict) | fromYaml) }}
 {{- $_ := set $model "accelerator" $accelerator }}
+{{- $parallelism := mergeOverwrite (dict "data" 1 "experts" false) (include "llm-serving.withoutNulls" ($model.parallelism | default dict) | fromYaml) }}
+{{- $_ := set $model "parallelism" $parallelism }}
+{{- $_ := set $model "devices" (mul $accelerator.count $model.nodes $parallelism.data) }}
 {{- $_ := set $model "autoscalingConfig" (include "llm-serving.autoscalingConfig" (dict
       "replicas" $model.replicas
       "autoscaling" $model.autoscaling
       "maxOngoing" $model.maxOngoingRequests
     ) | fromYaml) }}
-{{- $group := $model.workerGroup | default (include "llm-serving.fittingGroup" (dict "groups" $groups "accelerator" $accelerator)) }}
+{{- $group := $model.workerGroup | default (include "llm-serving.fittingGroup" (dict "groups" $groups "model" $model)) }}
 {{- $_ := set $model "group" $group }}
 {{- $selector := dict "llm-serving/accelerator" (dig $group "profile" "" $groups) }}
 {{- if $model.workerGroup }}{{ $_ := set $selector "llm-serving/worker-group" $group }}{{ end }}
@@ -146,14 +151,25 @@ none fits) and `labelSelector` leads to its nodes. Scope: dict "root" $ "home" (
 {{- toYaml $models }}
 {{- end -}}
 
-{{- /* Renders the name of the smallest group that fits an accelerator, or nothing; of alike ones, which share
-their models, the one with the lowest order. A replica fits if a whole number of them fills the worker, which is also
-what tensor parallelism over its GPUs needs.
-Scope: dict "groups" (of llm-serving.workerGroups) "accelerator" (type, count). */ -}}
+{{- /* Renders a model's autoscaling_config as Serve counts, to whom each data parallel rank is a replica.
+Scope: the model. */ -}}
+{{- define "llm-serving.ranks" -}}
+{{- $config := deepCopy .autoscalingConfig }}
+{{- range $key := list "initial_replicas" "max_replicas" "min_replicas" }}
+{{- if hasKey $config $key }}{{ $_ := set $config $key (mul (get $config $key) $.parallelism.data) }}{{ end }}
+{{- end }}
+{{- toYaml $config }}
+{{- end -}}
+
+{{- /* Renders the name of the smallest group that fits a model, or nothing; of alike ones, which share their models, the
+one with the lowest order. It fits if a whole number of replicas fills the worker, which is also what tensor parallelism
+over its GPUs needs; one of several nodes fills a worker on each.
+Scope: dict "groups" (of llm-serving.workerGroups) "model" (with accelerator and nodes). */ -}}
 {{- define "llm-serving.fittingGroup" -}}
 {{- $best := dict }}
+{{- $count := int .model.accelerator.count }}
 {{- range $name, $group := .groups }}
-{{- if and $group.type (eq $group.type $.accelerator.type) (eq 0 (mod $group.count $.accelerator.count | int)) }}
+{{- if and $group.type (eq $group.type $.model.accelerator.type) (eq 0 (mod $group.count $count | int)) (or (eq 1 (int $.model.nodes)) (eq (int $group.count) $count)) }}
 {{- $size := list (int $group.count) (int $group.order) }}
 {{- if or (not $best) (lt (first $size) (first $best.size)) (and (eq (first $size) (first $best.size)) (lt (last $size) (last $best.size))) }}
 {{- $best = dict "name" $name "size" $size }}
@@ -177,7 +193,7 @@ Scope: dict "models" (of llm-serving.models) "groups" (of llm-serving.workerGrou
 {{- range $.models }}
 {{- if eq .group $name }}
 {{- $replicas := eq $bound "least" | ternary .autoscalingConfig.min_replicas .autoscalingConfig.max_replicas }}
-{{- $accelerators = add $accelerators (mul $replicas .accelerator.count) }}
+{{- $accelerators = add $accelerators (mul $replicas .devices) }}
 {{- end }}
 {{- end }}
 {{- $workers := divf $accelerators (max 1 $group.count) | ceil | int | add (get $beyond $key | default 0) }}

@@ -41,7 +41,7 @@ replicas: {{ (include "llm-serving.gatewayAutoscaling" . | fromYaml).max_replica
 {{- range $name, $model := include "llm-serving.models" . | fromYaml | merge (deepCopy $standalone) }}
 {{- /* What all replicas of the model work on at its largest, split over the fewest gateways, and so never less than the
 autoscaling must see to get there. */}}
-{{- $most := mul $model.maxOngoingRequests $model.autoscalingConfig.max_replicas }}
+{{- $most := mul $model.maxOngoingRequests $model.autoscalingConfig.max_replicas $model.parallelism.data }}
 {{- $queue := dict "maxConcurrent" (divf $most $gateways | ceil | int) }}
 {{- $upstream := dict
       "url" (printf "%s/%s" $base $name)

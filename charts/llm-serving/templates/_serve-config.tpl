@@ -70,7 +70,8 @@ replicas. `label_selector` has Serve build the application, too, on a node that 
 by its placement group. LLMRouter may not carry one: Serve wants it on every node with a proxy.
 Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
 {{- define "llm-serving.modelApplication" -}}
-{{- $model := .model -}}
+{{- $model := .model }}
+{{- $isRanked := gt (int $model.parallelism.data) 1 -}}
 - name: {{ .name }}
   route_prefix: /internal/{{ .name }}
   import_path: serve_apps.llm.app:build_app
@@ -83,10 +84,17 @@ Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
     task: {{ $model.task }}
     source: {{ $model.source }}
     accelerator: {{- toYaml $model.accelerator | nindent 6 }}
+    {{- if gt (int $model.nodes) 1 }}
+    nodes: {{ int $model.nodes }}
+    {{- end }}
+    {{- if or $isRanked $model.parallelism.experts }}
+    parallelism: {{- toYaml $model.parallelism | nindent 6 }}
+    {{- end }}
     placement:
-      strategy: STRICT_PACK
+      {{- /* Workers are filled evenly (llm-serving.validate.parallelism), so PACK tears no stage or rank apart. */}}
+      strategy: {{ or $isRanked (gt (int $model.nodes) 1) | ternary "PACK" "STRICT_PACK" }}
       bundles:
-      {{- range until (int $model.accelerator.count) }}
+      {{- range until (mul $model.accelerator.count $model.nodes | int) }}
       - {CPU: 1{{ if ne $model.accelerator.type "cpu" }}, GPU: 1{{ end }}}
       {{- end }}
       labelSelector: {{- toYaml $model.labelSelector | nindent 8 }}
@@ -98,8 +106,8 @@ Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
     {{- end }}
     surgePercent: {{ int $model.surgePercent }}
   deployments:
-  - name: VLLMServer:{{ .name }}
-    {{- include "llm-serving.limits" $model | nindent 4 }}
+  - name: {{ $isRanked | ternary "DataParallelVLLMServer" "VLLMServer" }}:{{ .name }}
+    {{- include "llm-serving.limits" (merge (dict "autoscalingConfig" (include "llm-serving.ranks" $model | fromYaml)) $model) | nindent 4 }}
     user_config: {{- include "llm-serving.modelSettings" $model | nindent 6 }}
     ray_actor_options:
       num_cpus: 0

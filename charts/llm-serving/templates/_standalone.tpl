@@ -158,6 +158,7 @@ Scope: as llm-serving.standaloneDeployment. */ -}}
 {{- end }}
 {{- if eq $model.task "embed" }}{{ $_ := mergeOverwrite $engine (dict "runner" "pooling" "convert" "embed") }}{{ end }}
 {{- if eq $model.task "score" }}{{ $_ := set $engine "runner" "pooling" }}{{ end }}
+{{- if $model.parallelism.experts }}{{ $_ := set $engine "enable_expert_parallel" true }}{{ end }}
 {{- with $model.sampling }}{{ $_ := set $engine "override_generation_config" . }}{{ end -}}
 - --model={{ $location }}
 - --served-model-name={{ .name }}

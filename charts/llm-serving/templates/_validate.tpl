@@ -19,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "parallelism" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -97,6 +97,41 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- end }}
 {{- end -}}
 
+{{- /* Models that are split over more than the GPUs of one node. ray.serve.llm places each with PACK, which keeps a stage
+or a rank on one node only where nothing else leaves part of one free. */ -}}
+{{- define "llm-serving.validate.parallelism" -}}
+{{- range $name, $model := .models }}
+{{- if and $model.parallelism.experts (eq 1 (int $model.devices)) }}
+models.{{ $name }}.parallelism.experts: one {{ $model.accelerator.type }} has all experts; set accelerator.count or parallelism.data to more than 1, or leave it out
+{{- end }}
+{{- end }}
+{{- range $name, $model := .onRay }}
+{{- $path := printf "models.%s" $name }}
+{{- $nodes := int $model.nodes }}
+{{- $data := int $model.parallelism.data }}
+{{- $count := int $model.accelerator.count }}
+{{- if and (gt $nodes 1) (eq $model.accelerator.type "cpu") }}
+{{ $path }}.nodes: vLLM keeps to one node on CPUs, got {{ $nodes }}; set 1, or accelerator.type to a GPU
+{{- end }}
+{{- if and (gt $nodes 1) (gt $data 1) }}
+{{ $path }}.parallelism.data: not together with nodes, got {{ $data }} and {{ $nodes }}; set one of the two to 1
+{{- end }}
+{{- if or (gt $nodes 1) (gt $data 1) }}
+{{- range $other, $neighbour := omit $.onRay $name }}
+{{- if and $model.group (eq $neighbour.group $model.group) (mod $neighbour.accelerator.count $count) }}
+models.{{ $other }}.accelerator.count: {{ int $neighbour.accelerator.count }} of a worker of {{ $model.group }} leave {{ $name }} no whole {{ $count }} on a node; set a multiple of {{ $count }}, or the workerGroup of one of the two to another group
+{{- end }}
+{{- end }}
+{{- with get $.groups $model.group }}
+{{- $have := mul .maxReplicas .count }}
+{{- if and (eq 0 (int $model.autoscalingConfig.min_replicas)) (gt (int $model.devices) (int $have)) }}
+{{ $path }}: one replica takes {{ int $model.devices }} x {{ .type }}, but {{ int .maxReplicas }} workers of {{ int .count }} have {{ $have }}; raise workerGroups.{{ $model.group }}.maxReplicas
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* Models that the chart runs without Ray. */ -}}
 {{- define "llm-serving.validate.standalone" -}}
 {{- $values := .root.Values }}
@@ -115,6 +150,12 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- if get (get $entries $name) $key }}
 {{ $path }}.{{ $key }}: belongs to models that Ray runs; {{ $instead }}
 {{- end }}
+{{- end }}
+{{- if gt (int $model.nodes) 1 }}
+{{ $path }}.nodes: belongs to models that Ray runs; set runtime to ray, or nodes to 1
+{{- end }}
+{{- if gt (int $model.parallelism.data) 1 }}
+{{ $path }}.parallelism.data: belongs to models that Ray runs; set runtime to ray, or data to 1
 {{- end }}
 {{- if hasKey $model.sampling "max_tokens" }}
 {{ $path }}.sampling.max_tokens: vLLM's own server would cut every answer there, also of requests that ask for more; leave it out, or set maxTokens of tenants
@@ -257,10 +298,16 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 {{ .path }}.workerGroup: {{ $explicit }} has {{ $group.type | default "no accelerator" }}, not {{ $type }}; set another group or accelerator.type
 {{- else if and $explicit (mod $group.count $count) }}
 {{ .path }}.accelerator.count: replicas must fill a worker of {{ $explicit }} ({{ int $group.count }} x {{ $type }}) evenly, got {{ $count }}; set a divisor of {{ int $group.count }}
+{{- else if and $explicit (gt (int .model.nodes) 1) (ne (int $group.count) $count) }}
+{{ .path }}.accelerator.count: with nodes a replica fills a worker of {{ $explicit }} ({{ int $group.count }} x {{ $type }}) on each, got {{ $count }}; set {{ int $group.count }}
 {{- else if not (or $explicit $counts) }}
 {{ .path }}.accelerator.type: no enabled worker group has {{ $type }}; add or enable one under workerGroups
 {{- else if not $group }}
+{{- if gt (int .model.nodes) 1 }}
+{{ .path }}.accelerator.count: with nodes a replica fills a worker on each, and no enabled worker group has {{ $count }} x {{ $type }}; set one of: {{ join ", " $counts }}
+{{- else }}
 {{ .path }}.accelerator.count: no enabled worker group is filled evenly by replicas of {{ $count }} x {{ $type }}; set a divisor of one of: {{ join ", " $counts }}
+{{- end }}
 {{- else if and (eq (.model.runtime | default "ray") "ray") (hasPrefix "pvc://" .model.source) }}
 {{- $claim := trimPrefix "pvc://" .model.source | splitList "/" | first }}
 {{- if not (has $claim $group.modelClaims) }}
@@ -275,6 +322,9 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
       "model" "source"
       "served_model_name" "the model's key"
       "tensor_parallel_size" "accelerator.count"
+      "pipeline_parallel_size" "nodes"
+      "data_parallel_size" "parallelism.data"
+      "enable_expert_parallel" "parallelism.experts"
       "distributed_executor_backend" "accelerator.type"
       "runner" "task"
       "convert" "task"
@@ -650,7 +700,7 @@ batch.maxFileBytes: files come through the gateway, which takes {{ $most }} byte
 {{- end }}
 {{- $asked := 0 }}
 {{- range $model := $.onRay }}
-{{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $asked = add $asked (mul $model.autoscalingConfig.min_replicas $model.accelerator.count) }}{{ end }}
+{{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $asked = add $asked (mul $model.autoscalingConfig.min_replicas $model.devices) }}{{ end }}
 {{- end }}
 {{- $have := include "llm-serving.sharedAccelerators" (dict "name" $name "models" $.onRay "groups" $.groups) | int }}
 {{- if gt (int $asked) $have }}
@@ -666,6 +716,21 @@ workerGroups: no enabled group has pipelines: true, so the gateway has no place;
 {{- range $name, $pool := include "llm-serving.nodePools" .root | fromYaml }}
 {{- if not $pool.nodeClass }}
 nodePools.{{ $name }}.nodeClass: missing; set an entry of nodeClasses or the name of an EC2NodeClass that exists
+{{- end }}
+{{- $least := 0 }}
+{{- range $group, $settings := $.groups }}
+{{- if and (eq $settings.nodePool $name) (not (has $settings.type (list "" "cpu"))) }}
+{{- $asked := 0 }}
+{{- range $.onRay }}
+{{- if eq .group $group }}{{ $asked = add $asked (mul .autoscalingConfig.min_replicas .devices) }}{{ end }}
+{{- end }}
+{{- $workers := divf $asked $settings.count | ceil | int | max $settings.minReplicas }}
+{{- $least = add $least (mul $workers $settings.count) }}
+{{- end }}
+{{- end }}
+{{- $limit := dig "limits" "nvidia.com/gpu" $least $pool | int }}
+{{- if gt (int $least) $limit }}
+nodePools.{{ $name }}.limits: the least workers of its groups have {{ $least }} GPUs, got nvidia.com/gpu {{ $limit }}; set {{ $least }} or more, or fewer replicas
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -17,6 +17,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from ray.serve.llm.openai_api_models import CompletionResponse
 
 from serve_apps.llm.compat import LLMEngine
 
@@ -24,7 +25,7 @@ DEFAULT_WORDS = 5
 
 
 class FakeEngine(LLMEngine):
-    """Answers chat completions and embeddings in OpenAI's shape."""
+    """Answers chat completions and embeddings in OpenAI's shape, and completions over Serve's handles."""
 
     def __init__(self, llm_config: Any) -> None:
         self._model_id = llm_config.model_id
@@ -119,7 +120,14 @@ class FakeEngine(LLMEngine):
     async def chat(self, *_: Any) -> Any:
         raise RuntimeError("not used over HTTP")
 
-    completions = embeddings = transcriptions = chat
+    embeddings = transcriptions = chat
+
+    async def completions(self, request: Any, _: Any = None) -> AsyncIterator[CompletionResponse]:
+        defaults = self._app_state.openai_serving_chat.default_sampling_params
+        text = await self._whole(request.max_tokens or defaults.get("max_tokens") or DEFAULT_WORDS)
+        choice = {"index": 0, "text": f"{request.prompt}: {text}", "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        yield CompletionResponse(model=self._model_id, choices=[choice], usage=usage)
 
     async def reset_prefix_cache(self) -> None:
         return None

@@ -8,8 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from ray.llm._internal.serve.core.ingress.builder import build_openai_app
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
+from ray.llm._internal.serve.serving_patterns.data_parallel.builder import build_dp_openai_app
+from ray.serve.llm.deployment import DPServer
 from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
@@ -22,6 +25,7 @@ from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys
 
 from serve_apps.llm import compat
 from serve_apps.llm.peft import Base
+from serve_apps.llm.server import DataParallelVLLMServer, VLLMServer
 
 
 class _Stamp:
@@ -63,6 +67,19 @@ def test_vllm_reads_the_defaults_at_every_request() -> None:
         source = inspect.getsource(serving)
         assert source.count("self.default_sampling_params") >= 3, serving
     assert "default_sampling_params" in inspect.signature(get_max_tokens).parameters
+
+
+def test_rays_builder_for_ranks_does_what_ours_does_with_a_server_of_ours() -> None:
+    """Theirs names DPServer, so the guard would have no place; ours is that server's child."""
+    ranks = inspect.getsource(build_dp_openai_app)
+    assert "_build_direct_streaming_llm_deployment(" in ranks
+    assert "deployment_cls=DPServer," in ranks
+    assert "_build_direct_streaming_llm_deployment(llm_configs[0])" in inspect.getsource(build_openai_app)
+    assert DataParallelVLLMServer.__init__ is DPServer.__init__
+    assert DataParallelVLLMServer.get_deployment_options.__func__ is DPServer.get_deployment_options.__func__
+    guarded, ours = (vars(VLLMServer)[method] for method in ("__serve_build_asgi_app__", "reconfigure"))
+    assert DataParallelVLLMServer.__serve_build_asgi_app__ is guarded
+    assert DataParallelVLLMServer.reconfigure is ours
 
 
 def test_ray_keeps_vllms_state_where_we_look_for_it() -> None:

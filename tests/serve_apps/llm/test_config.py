@@ -32,7 +32,7 @@ def test_an_unknown_accelerator_is_refused_with_the_known_ones() -> None:
 
 
 def test_every_gpu_needs_its_bundle() -> None:
-    with pytest.raises(ValidationError, match=r"1 for accelerator\.count 2; one bundle per GPU"):
+    with pytest.raises(ValidationError, match=r"1 for accelerator\.count 2 on 1 nodes; one bundle per GPU"):
         LLMArgs.model_validate(llm_args(accelerator={"type": "L4", "count": 2}))
 
 
@@ -40,6 +40,14 @@ def test_a_bundle_for_every_gpu_is_accepted() -> None:
     bundles = [{"CPU": 1, "GPU": 1}] * 2
     args = LLMArgs.model_validate(llm_args(accelerator={"type": "L4", "count": 2}, placement={"bundles": bundles}))
     assert len(args.placement.bundles) == 2
+
+
+def test_a_replica_of_several_nodes_has_the_bundles_of_all() -> None:
+    accelerator = {"type": "H100", "count": 2}
+    with pytest.raises(ValidationError, match=r"2 for accelerator\.count 2 on 2 nodes; one bundle per GPU"):
+        LLMArgs.model_validate(llm_args(accelerator=accelerator, nodes=2, placement={"bundles": [{"GPU": 1}] * 2}))
+    args = llm_args(accelerator=accelerator, nodes=2, placement={"bundles": [{"GPU": 1}] * 4})
+    assert LLMArgs.model_validate(args).nodes == 2
 
 
 @pytest.mark.parametrize("name", ["Chat", "chat:v2", "a" * 48, "-chat"])

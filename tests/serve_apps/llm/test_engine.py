@@ -1,6 +1,7 @@
 from typing import Any, get_args
 
 import pytest
+from ray.serve.llm import LLMConfig
 from vllm.config.lora import MaxLoRARanks
 
 from serve_apps.llm.config import LLMArgs, LoraSlots
@@ -17,6 +18,25 @@ def test_more_than_one_gpu_is_tensor_parallel() -> None:
     config = llm_config(args)
     assert config["engine_kwargs"]["tensor_parallel_size"] == 4
     assert config["placement_group_config"] == {"strategy": "STRICT_PACK", "bundles": [{"CPU": 1, "GPU": 1}] * 4}
+
+
+def test_more_than_one_node_is_pipeline_parallel() -> None:
+    placement = {"strategy": "PACK", "bundles": [{"CPU": 1, "GPU": 1}] * 16}
+    config = llm_config(parsed(accelerator={"type": "H100", "count": 8}, nodes=2, placement=placement))
+    assert config["engine_kwargs"].items() >= {"tensor_parallel_size": 8, "pipeline_parallel_size": 2}.items()
+    engine = LLMConfig(**config).get_engine_config()
+    assert (engine.num_devices, engine.placement_strategy) == (16, "PACK")
+    assert engine.placement_bundles == placement["bundles"]
+    assert "pipeline_parallel_size" not in engine_kwargs(parsed())
+
+
+def test_ranks_and_experts_are_vllms_and_ranks_have_their_own_server() -> None:
+    config = llm_config(parsed(parallelism={"data": 2, "experts": True}))
+    assert config["engine_kwargs"].items() >= {"data_parallel_size": 2, "enable_expert_parallel": True}.items()
+    assert config["server_cls"] == "serve_apps.llm.server:DataParallelVLLMServer"
+    alone = llm_config(parsed(parallelism={"experts": True}))
+    assert "data_parallel_size" not in alone["engine_kwargs"]
+    assert alone["server_cls"] == "serve_apps.llm.server:VLLMServer"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """What vLLM 0.29 has and what of it can be reached: its own routers, with everything on that can be on."""
 
+import asyncio
 from argparse import Namespace
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, get_args
 
@@ -8,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from ray.serve.llm import LLMConfig
 from starlette.routing import BaseRoute
 from vllm.config import ProfilerConfig
@@ -19,7 +21,8 @@ from serve_apps.common.middleware import Guard
 from serve_apps.common.protocol import TASK_PATHS, Task
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.gateway.routing import CONTROL_PATHS, MODEL_PATHS, kind_of
-from serve_apps.llm.server import paths_of
+from serve_apps.llm.config import LLMSettings, Sampling
+from serve_apps.llm.server import VLLMServer, paths_of
 
 #: vLLM's tasks of a model of ours, and what Ray gives vLLM for it.
 VLLM_TASKS: dict[Task, tuple[str, ...]] = {
@@ -140,6 +143,46 @@ def test_a_replica_answers_the_paths_of_its_task_and_no_others(task: Task, other
     allowed = paths_of(LLMConfig(model_loading_config={"model_id": "m"}, engine_kwargs=ENGINE[task]))
     assert TASK_PATHS[task] <= allowed
     assert not others & allowed
+
+
+def answered(**fields: Any) -> tuple[Any, list[Any]]:
+    """A server whose engine answers with ``fields``, and the requests that this gets."""
+    requests: list[Any] = []
+
+    async def completions(request: Any) -> AsyncIterator[Any]:
+        async def answers() -> AsyncIterator[Any]:
+            requests.append(request)
+            yield SimpleNamespace(**fields)
+
+        return answers()
+
+    settings = LLMSettings(sampling=Sampling(max_tokens=99, temperature=0.5))
+    config = SimpleNamespace(model_id="m")
+    return SimpleNamespace(_llm_config=config, _settings=settings, completions=completions), requests
+
+
+def test_a_prompt_is_answered_as_the_settings_say_unless_the_call_does() -> None:
+    server, requests = answered(choices=[SimpleNamespace(text="upon a time")])
+    assert asyncio.run(VLLMServer.generate(server, "Once", top_p=0.5)) == "upon a time"
+    (request,) = requests
+    assert (request.model, request.prompt, request.top_p) == ("m", "Once", 0.5)
+    assert (request.max_tokens, request.temperature) == (99, 0.5)
+    server._settings = None
+    asyncio.run(VLLMServer.generate(server, "Once"))
+    assert (requests[-1].max_tokens, requests[-1].top_p) == (512, None)
+
+
+def test_what_the_engine_refuses_is_an_error_with_its_words() -> None:
+    server, _ = answered(error=SimpleNamespace(message="the prompt is too long"))
+    with pytest.raises(ValueError, match="the prompt is too long"):
+        asyncio.run(VLLMServer.generate(server, "Once"))
+
+
+def test_a_misspelt_parameter_does_not_reach_the_engine() -> None:
+    server, requests = answered()
+    with pytest.raises(ValidationError, match="temprature"):
+        asyncio.run(VLLMServer.generate(server, "Once", temprature=0))
+    assert not requests
 
 
 def test_a_replica_that_generates_may_hear_too() -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serve_apps.llm.config import Accelerator
+from serve_apps.llm.config import Accelerator, Parallelism
 from tools.plan.release import Model, Pods, Release
 
 
@@ -21,16 +21,8 @@ def model(**more: Any) -> Model:
     """An 8B model on an L40S."""
     fields: dict[str, Any] = {"name": "chat", "pods": "models.chat", "source": "hf://org/Chat-8B@main", "engine": {}}
     accelerator = Accelerator(type="L40S", count=1)
-    return Model(
-        **{
-            **fields,
-            "accelerator": accelerator,
-            "holds_gb": 48,
-            "weights_gb": None,
-            "starts_for_a_request": False,
-            **more,
-        }
-    )
+    fields |= {"accelerator": accelerator, "nodes": 1, "parallelism": Parallelism()}
+    return Model(**{**fields, "holds_gb": 48, "weights_gb": None, "starts_for_a_request": False, **more})
 
 
 def release(*models: Model, of: list[Pods] | None = None) -> Release:

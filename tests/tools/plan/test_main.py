@@ -28,6 +28,13 @@ def test_a_preset_has_nodes_a_price_room_and_a_start() -> None:
     assert done.stdout.count("from nothing to the first answer") == 4
 
 
+def test_a_model_over_two_nodes_needs_and_costs_both() -> None:
+    done = plan("values/large-model-405b.yaml", ENVIRONMENT)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["workerGroups.a100-40g-x8", "p4d.24xlarge", "2", "43.92"] in lines
+    assert "chat: 405.0 GB of weights on 16 x A100-40G in 2 nodes leave 147 GB for the KV cache" in done.stdout
+
+
 def test_a_standalone_model_is_counted_by_itself() -> None:
     done = plan("values/chat-8b.yaml", ENVIRONMENT)
     lines = [line.split() for line in done.stdout.splitlines()]

@@ -1,4 +1,4 @@
-from serve_apps.llm.config import Accelerator
+from serve_apps.llm.config import Accelerator, Parallelism
 from tests.tools.plan.releases import cpu_pods, model, pods, release
 from tools.plan import table
 from tools.plan.report import report
@@ -27,6 +27,20 @@ def test_a_model_that_does_not_fit_is_told_so() -> None:
     assert "set more GPUs, larger ones, or engine.quantization" in text
     four = model(source="hf://org/Chat-70B", accelerator=Accelerator(type="L40S", count=4), holds_gb=192)
     assert "leave 27 GB" in report(release(four), TABLE, {})
+
+
+def test_a_replica_of_several_nodes_has_the_memory_of_all() -> None:
+    large = {"source": "hf://org/Chat-405B-FP8", "accelerator": Accelerator(type="A100-40G", count=8)}
+    assert "405.0 GB of weights do not fit 8 x A100-40G" in report(release(model(**large, holds_gb=320)), TABLE, {})
+    two = model(**large, holds_gb=640, nodes=2)
+    assert "on 16 x A100-40G in 2 nodes leave 147 GB" in report(release(two), TABLE, {})
+
+
+def test_each_rank_holds_the_weights_unless_experts_are_spread_over_them() -> None:
+    two = {"holds_gb": 96, "parallelism": Parallelism(data=2)}
+    assert "16.0 GB of weights on 2 x L40S leave 51 GB" in report(release(model(**two)), TABLE, {})
+    experts = {"holds_gb": 96, "parallelism": Parallelism(data=2, experts=True)}
+    assert "16.0 GB of weights on 2 x L40S leave 67 GB" in report(release(model(**experts)), TABLE, {})
 
 
 def test_an_unknown_size_is_asked_for_and_taken() -> None:
