@@ -19,7 +19,7 @@ LINTS := lint-style lint-types lint-imports lint-yaml lint-chart
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-canary key images plan doctor redis-server chromium bench-gateway bench-rag bench-routing test test-unit test-chart test-serve test-model e2e lint $(LINTS) \
+.PHONY: help demo demo-canary key images plan doctor redis-server chromium bench-batch bench-gateway bench-rag bench-routing test test-unit test-chart test-serve test-model e2e lint $(LINTS) \
     cluster cluster-down packages format generate golden verify release lock environment tools clean
 
 ##@ Use
@@ -103,6 +103,9 @@ packages: environment ## Install the Debian packages it needs, as root
 	@$(RUN) -m tools.cluster packages
 
 ##@ Measure
+
+bench-batch: environment ## Batches beside clients: throughput of both, and what a batch costs the others (ARGS=--quick)
+	@$(RUN) -m bench.batch $(ARGS)
 
 bench-gateway: environment ## The gateway beside vllm-router, HAProxy, LiteLLM and stock Ray Serve (ARGS=--quick)
 	@$(RUN) -m bench.gateway $(ARGS)

@@ -3,6 +3,8 @@
 The file has the lines of a batch; the API key is the environment's OPENAI_API_KEY. Lines that OUTPUT has are not sent
 again, so a run that was broken off is simply started once more. Exit status: 0, all lines are answered; 1, some failed
 (they are in the errors' file, and the next run tries them again); 2, nothing was sent.
+
+``python -m serve_apps.batch job`` is what a RayJob runs: see `serve_apps.batch.job`.
 """
 
 import argparse
@@ -12,14 +14,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serve_apps.batch.offline import InputWrong, Progress, Run, answer
+from serve_apps.batch.lines import InputWrong
+from serve_apps.batch.offline import Progress, Run, answer
+from serve_apps.common import logging
 from serve_apps.common.errors import ServingError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer a file of requests."""
     parser = argparse.ArgumentParser(prog="python -m serve_apps.batch", description="Answer a file of requests.")
-    run_parser = parser.add_subparsers(required=True).add_parser("run", help="answer each line of a file")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("job", help="answer the lines of a RayJob, whose arguments are in the environment")
+    run_parser = commands.add_parser("run", help="answer each line of a file")
     run_parser.add_argument("--input", type=Path, required=True, help="lines of requests, as for a batch")
     run_parser.add_argument("--output", type=Path, required=True, help="their answers; what it has is not asked again")
     run_parser.add_argument("--errors", type=Path, help="lines that failed (OUTPUT.errors)")
@@ -27,13 +33,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run_parser.add_argument("--concurrency", type=int, default=16, help="lines at a time (16)")
     run_parser.add_argument("--timeout", type=float, default=900, help="seconds an answer may take (900)")
     given = parser.parse_args(arguments)
+    return _job() if given.command == "job" else _run(given)
+
+
+def _job() -> int:
+    """As the driver of a RayJob. A failed line is no failure of the job: its record is in the errors."""
+    from serve_apps.batch import job  # which brings Ray, that a file can do without
+
+    logging.configure()
+    try:
+        record = job.run_from_environment()
+    except InputWrong as wrong:
+        _tell(wrong, "the input")
+        return 2
+    _say(f"{record.request_counts.completed} answered, {record.request_counts.failed} failed")
+    return 0
+
+
+def _run(given: argparse.Namespace) -> int:
     errors = given.errors or given.output.with_name(f"{given.output.name}.errors")
     run = Run(given.input, given.output, errors)
     try:
         run.prepare()
     except InputWrong as wrong:
-        for error in wrong.errors:
-            _say(f"{given.input}, line {error.line}: {error.message}" if error.line else error.message)
+        _tell(wrong, given.input)
         return 2
     except OSError as error:
         _say(f"{error.filename}: {error.strerror}")
@@ -51,6 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     _say(f"{progress}; answers in {given.output}" + (f", failures in {errors}" if run.failed else ""))
     return 1 if run.failed else 0
+
+
+def _tell(wrong: InputWrong, where: object) -> None:
+    for error in wrong.errors:
+        _say(f"{where}, line {error.line}: {error.message}" if error.line else error.message)
 
 
 def _say(text: str, end: str = "\n") -> None:

@@ -140,13 +140,16 @@ def request_id_of(batch: str, custom_id: str) -> str:
 
 def answered(custom_id: str, request_id: str, reply: Reply) -> Answer:
     """The record of an answer, as OpenAI's output and error files have it."""
-    try:
-        body: Any = orjson.loads(reply.body)
-    except orjson.JSONDecodeError:
-        body = {"error": {"message": "The answer is not JSON.", "type": "server_error", "param": None, "code": None}}
-    response = {"status_code": reply.status, "request_id": request_id, "body": body}
+    response: dict[str, Any] = {"status_code": reply.status, "request_id": request_id, "body": None}
     record = {"id": request_id, "custom_id": custom_id, "response": response, "error": None}
-    return Answer(custom_id, "output" if reply.status == 200 else "errors", orjson.dumps(record) + b"\n")
+    try:
+        response["body"] = orjson.loads(reply.body)
+        encoded = orjson.dumps(record)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):  # the second: nested too deeply
+        error = {"message": "The answer is not JSON.", "type": "server_error", "param": None, "code": None}
+        response["body"] = {"error": error}
+        encoded = orjson.dumps(record)
+    return Answer(custom_id, "output" if reply.status == 200 else "errors", encoded + b"\n")
 
 
 def unanswered(batch: str, custom_id: str, code: str, message: str) -> bytes:

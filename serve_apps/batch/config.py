@@ -1,8 +1,14 @@
-"""The batch app's arguments and settings (``batch:`` in values)."""
+"""The batch app's arguments and settings (``batch:`` in values), and those of a job (an entry of ``batch.jobs``)."""
+
+from typing import Any
 
 from pydantic import Field
 
 from serve_apps.common.config import Config
+
+#: The environment variable of a job's driver with its arguments, as JSON.
+ARGS_VARIABLE = "LLM_SERVING_BATCH_JOB"
+_PLACE = r"^(s3://|gs://|file:///)[^@\s]+$"
 
 
 class BatchArgs(Config):
@@ -12,7 +18,7 @@ class BatchArgs(Config):
     """The gateway; every line of a batch is a request to it."""
     model_timeout_s: float = Field(900, gt=0)
     """How long a model may take to answer a line, in seconds."""
-    storage: str = Field(pattern=r"^(s3://|gs://|file:///)[^@\s]+$")
+    storage: str = Field(pattern=_PLACE)
     """Where files and batches are kept: ``s3://bucket/prefix``, ``gs://bucket/prefix`` or ``file:///folder``."""
     redis: str = Field("", pattern=r"^(rediss?://[^@\s]+)?$")
     """Where replicas agree who works on which batch, ``redis://host:port/db``; the password is a Secret's. Empty: they
@@ -28,7 +34,24 @@ class BatchSettings(Config):
     """Batches that one replica works on at a time; the others wait, those of tenants with fewer first."""
     max_file_bytes: int = Field(32 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
     """The largest input file, in bytes."""
+    max_stored_bytes: int = Field(10 * 1024**3, ge=1024)
+    """Bytes that the files of one tenant may have together."""
     max_requests: int = Field(50_000, ge=1, le=1_000_000)
     """Lines a batch may have."""
     retention_hours: int = Field(720, ge=24, le=24 * 366)
     """Hours that files, and batches that are over, are kept."""
+
+
+class JobArgs(Config):
+    """A batch on accelerators of its own, in a Ray cluster that serves nobody else."""
+
+    input: str = Field(pattern=_PLACE)
+    """Its lines: a file, or a folder with files ``*.jsonl``."""
+    output: str = Field(pattern=_PLACE)
+    """The folder for its answers. What is there already is not asked again."""
+    serve: dict[str, Any]
+    """The Serve config of the only application, which is the model's."""
+    replicas: int = Field(1, ge=1)
+    """Replicas of the model, which share the lines."""
+    concurrency: int = Field(256, ge=8)
+    """Lines that a replica has at a time."""

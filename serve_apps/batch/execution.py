@@ -114,9 +114,7 @@ class Execution:
     def _checked(self) -> Check:
         check = Check(self._batch.endpoint, self._place.settings().max_requests)
         with contextlib.closing(self._input()) as stream:
-            for block in blocks(stream):
-                for number, line in block:
-                    check.see(number, line)
+            check.see_all(stream)
         check.finish()
         return check
 

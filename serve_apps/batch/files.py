@@ -24,17 +24,21 @@ class Files:
         self._storage = storage
         self._clock = clock
 
-    async def add(self, tenant: str, name: str, content: BinaryIO, *, most_bytes: int, kept_s: int) -> File:
+    async def add(
+        self, tenant: str, name: str, content: BinaryIO, *, most_bytes: int, most_stored: int, kept_s: int
+    ) -> File:
         """A new file with what is left to read of ``content``.
 
         Raises:
-            TooLarge: it is larger than ``most_bytes``.
+            TooLarge: it is larger than ``most_bytes``, or with it the tenant's files are larger than ``most_stored``.
+                Uploads that begin at the same time may all find room that is enough for one of them.
             InvalidRequest: it is empty.
         """
+        stored = await asyncio.to_thread(self._storage.size, f"{home(tenant)}/files")
         file_id = new_id("file-")
         path = _content(tenant, file_id)
         try:
-            size = await asyncio.to_thread(self._copy, content, path, most_bytes)
+            size = await asyncio.to_thread(self._copy, content, path, most_bytes, most_stored - stored)
         except TooLarge:
             await asyncio.to_thread(self._storage.delete_folder, _folder(tenant, file_id))  # a bucket has the beginning
             raise
@@ -130,13 +134,18 @@ class Files:
         # After the content: a file that is known is whole.
         await asyncio.to_thread(self._storage.write, _record(tenant, file.id), file.model_dump_json().encode())
 
-    def _copy(self, content: BinaryIO, path: str, most_bytes: int) -> int:
+    def _copy(self, content: BinaryIO, path: str, most_bytes: int, room_bytes: int) -> int:
         def pieces() -> Iterator[bytes]:
             size = 0
             while piece := content.read(BLOCK_BYTES):
                 size += len(piece)
                 if size > most_bytes:
                     raise TooLarge(f"The file is larger than the {most_bytes} bytes a file may have.", param="file")
+                if size > room_bytes:
+                    problem = (
+                        f"Your files leave room for {max(room_bytes, 0)} bytes, and this one is larger; delete some."
+                    )
+                    raise TooLarge(problem, param="file", code="storage_limit_exceeded")
                 yield piece
 
         return self._write(path, pieces())

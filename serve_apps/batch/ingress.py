@@ -147,6 +147,7 @@ class Routes:
                 upload.filename or "batch.jsonl",
                 upload.file,
                 most_bytes=settings.max_file_bytes,
+                most_stored=settings.max_stored_bytes,
                 kept_s=kept_s,
             )
 

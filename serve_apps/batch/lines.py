@@ -34,16 +34,33 @@ class Wrong(Exception):
         self.param = param
 
 
+class InputWrong(Exception):
+    """An input has lines that are no requests; nothing was sent."""
+
+    def __init__(self, errors: list[BatchError]) -> None:
+        super().__init__("; ".join(f"line {error.line}: {error.message}" for error in errors[:3]))
+        self.errors = errors
+
+
+def spans(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """A file that need not fit into memory, some whole lines at a time, and where each of these spans starts."""
+    start, rest = 0, b""
+    while block := stream.read(BLOCK_BYTES):
+        whole, newline, rest = (rest + block).rpartition(b"\n")
+        if newline:
+            yield start, whole
+            start += len(whole) + 1
+    if rest:
+        yield start, rest
+
+
 def blocks(stream: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
     """The lines of a file that need not fit into memory, with their numbers from 1, some at a time; no blank ones."""
-    rest = b""
     number = 0
-    while block := stream.read(BLOCK_BYTES):
-        *whole, rest = (rest + block).split(b"\n")
-        yield [(number + place, line) for place, line in enumerate(whole, 1) if line.strip()]
-        number += len(whole)
-    if rest.strip():
-        yield [(number + 1, rest)]
+    for _, text in spans(stream):
+        lines = text.split(b"\n")
+        yield [(number + place, line) for place, line in enumerate(lines, 1) if line.strip()]
+        number += len(lines)
 
 
 def read(line: bytes, endpoint: str | None = None) -> Line:
@@ -73,7 +90,11 @@ def read(line: bytes, endpoint: str | None = None) -> Line:
     if url != endpoint if endpoint is not None else url not in ENDPOINTS:
         expected = endpoint or " or ".join(ENDPOINTS)
         raise Wrong("invalid_url", f"The URL of this request does not match the endpoint, {expected}.", "url")
-    return Line(custom_id, url, _model_of(document["body"]), orjson.dumps(document["body"]))
+    model = _model_of(document["body"])
+    try:
+        return Line(custom_id, url, model, orjson.dumps(document["body"]))
+    except orjson.JSONEncodeError:
+        raise Wrong("invalid_body", "body: nested too deeply.", "body") from None
 
 
 def _model_of(body: Any) -> str:
@@ -98,6 +119,12 @@ class Check:
         """Lines so far."""
         self.errors: list[BatchError] = []
         """The first faults, at most ``MAX_ERRORS``."""
+
+    def see_all(self, stream: BinaryIO) -> None:
+        """Look at the lines of a file."""
+        for block in blocks(stream):
+            for number, line in block:
+                self.see(number, line)
 
     def see(self, number: int, line: bytes) -> None:
         """Look at the next line."""

@@ -16,8 +16,7 @@ import aiohttp
 import orjson
 
 from serve_apps.batch.answering import Answer, Answering
-from serve_apps.batch.lines import Check, Line, blocks, read
-from serve_apps.batch.objects import BatchError
+from serve_apps.batch.lines import Check, InputWrong, Line, blocks, read
 from serve_apps.batch.pace import Paces
 from serve_apps.common.errors import Unauthenticated, Unavailable
 from serve_apps.common.gateway_client import Reply, read_reply
@@ -28,14 +27,6 @@ MAX_LINES = 10_000_000
 CONNECT_TIMEOUT_S = 10
 #: Between two words on the progress, in seconds.
 TELL_S = 1.0
-
-
-class InputWrong(Exception):
-    """The input has lines that are no requests; nothing was sent."""
-
-    def __init__(self, errors: list[BatchError]) -> None:
-        super().__init__(f"{len(errors)} lines are wrong")
-        self.errors = errors
 
 
 class KeySender:
@@ -106,9 +97,7 @@ class Run:
         """
         check = Check(None, MAX_LINES)
         with self._requests.open("rb") as stream:
-            for block in blocks(stream):
-                for number, line in block:
-                    check.see(number, line)
+            check.see_all(stream)
         check.finish()
         if check.errors:
             raise InputWrong(check.errors)

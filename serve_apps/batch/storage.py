@@ -46,6 +46,29 @@ class Storage:
         """
         return cast(BinaryIO, self._files.open_input_stream(self._at(path), compression=None))
 
+    def read_range(self, path: str, start: int, size: int) -> bytes:
+        """Some bytes of an object.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        with self._files.open_input_file(self._at(path)) as file:
+            return bytes(file.read_at(size, start))
+
+    def files(self, ending: str) -> dict[str, int]:
+        """The sizes of the objects directly below with this ending, in the order of their names.
+
+        Where the storage itself is an object, that is all: its path is empty.
+
+        Raises:
+            FileNotFoundError: there is nothing.
+        """
+        own = self._files.get_file_info(self._base)
+        if own.type == fs.FileType.File:
+            return {"": own.size}
+        found = self._files.get_file_info(fs.FileSelector(self._base))
+        return {one.base_name: one.size for one in sorted(found, key=lambda one: one.path) if one.path.endswith(ending)}
+
     def write(self, path: str, content: bytes) -> None:
         """Write an object, over another one if there is one."""
         with self.writing(path) as stream:
@@ -79,6 +102,11 @@ class Storage:
         found = (info.base_name for info in self._files.get_file_info(selector))
         return sorted(name for name in found if not name.startswith(_PARTIAL))
 
+    def size(self, folder: str) -> int:
+        """The bytes of all that is below a folder, what is being written included."""
+        selector = fs.FileSelector(self._at(folder), allow_not_found=True, recursive=True)
+        return sum(info.size or 0 for info in self._files.get_file_info(selector))
+
     def delete(self, path: str) -> None:
         """Delete an object, if there is one."""
         with contextlib.suppress(FileNotFoundError):
@@ -90,4 +118,4 @@ class Storage:
             self._files.delete_dir(self._at(folder))
 
     def _at(self, path: str) -> str:
-        return f"{self._base}/{path}"
+        return f"{self._base}/{path}".rstrip("/")

@@ -8,6 +8,8 @@
   back. How many are left free adapts: one more when somebody who does not flood had to wait, one fewer when that did
   not happen for a while. Nobody is kept below half its share, and tenants that all flood have all places.
   With fewer than about eight places a few left free are too few to spare others the wait.
+* What our own applications ask for in the background (lines of batches) has no share: it takes what is spare, and
+  leaves twice as many places free until nobody else has asked for a while. One it may have where all are free.
 * Where too many wait, the least important is refused: of the highest priority number, of the tenant that has the most
   waiting for its share, the newest.
 """
@@ -20,12 +22,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from serve_apps.common.errors import RateLimited
-from serve_apps.gateway.config import Queue
+from serve_apps.gateway.config import BACKGROUND_PRIORITY, Queue
 
 #: The least and the most that a refused caller is told to stay away, in seconds.
 RETRY_AFTER_S = (1, 60)
 #: How long a tenant counts as active after its last request, in seconds.
 ACTIVE_S = 60.0
+#: So long after everybody else's last request the background has all places, in seconds.
+SPARE_AFTER_S = 15.0
 #: One place fewer is left free after this many requests in a row that did not have to wait: about one in as many does.
 GIVEN_IN_A_ROW = 40
 #: What a tenant asks for is measured over about so many seconds.
@@ -51,6 +55,16 @@ class Lane:
     demand_s: float = 0
     """Seconds of a place it asked for, as of ``demand_at_s``; what is older counts less."""
     demand_at_s: float = 0
+
+    @property
+    def background(self) -> bool:
+        """Whether it takes only what is spare."""
+        return self.priority >= BACKGROUND_PRIORITY
+
+    @property
+    def claim(self) -> float:
+        """What it is owed of the places, beside others."""
+        return 0.0 if self.background else self.share
 
     @property
     def order(self) -> tuple[int, float]:
@@ -169,10 +183,11 @@ class Line:
         lane = self._lanes.get((priority, tenant))
         if lane is None:
             lane = self._lanes[priority, tenant] = Lane(priority, share)
-            self._shares += share
+            self._shares += lane.claim
         elif lane.share != share:
-            self._shares += share - lane.share
+            self._shares -= lane.claim
             lane.share = share
+            self._shares += lane.claim
         lane.seen_s = now
         return lane
 
@@ -204,9 +219,16 @@ class Line:
         if self._queue is None:
             return True
         free = self._queue.max_concurrent - self._running
+        if lane.background:
+            return free > (min(2 * self._left_free, self._queue.max_concurrent - 1) if self._others_ask(now) else 0)
         if free > self._left_free or free <= 0 or not self._floods(lane, now):
             return free > 0
         return lane.running < self._part(lane) / 2 or not self._others_keep_within(lane, now)
+
+    def _others_ask(self, now: float) -> bool:
+        """Whether anybody asks who is not in the background."""
+        others = (lane for lane in self._lanes.values() if not lane.background)
+        return any(lane.running or lane.waiting or now - lane.seen_s < SPARE_AFTER_S for lane in others)
 
     def _part(self, lane: Lane) -> float:
         """The places that are its share."""
@@ -214,7 +236,10 @@ class Line:
 
     def _floods(self, lane: Lane, now: float) -> bool:
         """Whether it asks for more than its share."""
-        return lane.demand_s * math.exp((lane.demand_at_s - now) / _DEMAND_S) > self._part(lane) * _DEMAND_S
+        return (
+            lane.background
+            or lane.demand_s * math.exp((lane.demand_at_s - now) / _DEMAND_S) > self._part(lane) * _DEMAND_S
+        )
 
     def _others_keep_within(self, lane: Lane, now: float) -> bool:
         """Whether anybody is active for whom places must be left: who does not flood and is as important."""
@@ -290,7 +315,7 @@ class Line:
         for key, lane in list(self._lanes.items()):
             if not lane.waiting and not lane.running and now - lane.seen_s > ACTIVE_S:
                 del self._lanes[key]
-        self._shares = sum(lane.share for lane in self._lanes.values())
+        self._shares = sum(lane.claim for lane in self._lanes.values())
         if len(self._lanes) < 2:
             self._left_free = 0
 

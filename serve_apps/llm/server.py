@@ -1,6 +1,7 @@
 """The deployment of one model: ray.serve.llm's server, guarded, with settings that change in place."""
 
 import tempfile
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import DPServer, LLMServer
 from ray.serve.llm.openai_api_models import CompletionRequest
 
+from serve_apps.common import asgi
 from serve_apps.common.config import accepted
-from serve_apps.common.middleware import Guard
-from serve_apps.common.protocol import TASK_PATHS
+from serve_apps.common.middleware import ASGIApp, Guard
+from serve_apps.common.protocol import INTERNAL_HEADER, TASK_PATHS
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.llm import compat
 from serve_apps.llm.adapters import Adapters, OnDemand
@@ -36,6 +38,8 @@ class VLLMServer(LLMServer):
 
     _settings: LLMSettings | None = None
     _adapters: Adapters | None = None
+    _app: ASGIApp
+    """vLLM's own, guarded."""
 
     async def __serve_build_asgi_app__(self) -> Any:
         """vLLM's own app behind the guard.
@@ -55,7 +59,17 @@ class VLLMServer(LLMServer):
             credential=credential,
             allows=lambda method, path: method == "POST" and path in paths,
         )
+        self._app = app
         return app
+
+    async def answer(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """A line of a batch on this replica's own cluster, answered as over HTTP: ``path`` and ``body`` of a request.
+
+        Yields one ``status`` and ``answer``, since Ray Data asks deployments for streams.
+        """
+        headers = {INTERNAL_HEADER: InternalCredential().value()}
+        status, content = await asgi.post(self._app, request["path"], request["body"].encode(), headers)
+        yield {"status": status, "answer": content.decode()}
 
     def _new_adapters(self) -> Adapters:
         kwargs = self._llm_config.engine_kwargs

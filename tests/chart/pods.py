@@ -26,6 +26,11 @@ def pods(objects: Sequence[dict[str, Any]]) -> dict[str, Pod]:
                 name = claim["metadata"]["name"]
                 volume = {"name": name, "persistentVolumeClaim": {"claimName": f"{name}-{owner}-0"}}
                 found[owner]["spec"]["volumes"].append(volume)
+    for owner, one in of_kind(objects, "RayJob").items():
+        job = one["spec"]["rayClusterSpec"]
+        found[f"{owner}-head"] = _ray_pod(job["headGroupSpec"]["template"], owner, "head", "headgroup")
+        for group in job["workerGroupSpecs"]:
+            found[f"{owner}-{group['groupName']}"] = _worker(group, owner)
     for owner, one in of_kind(objects, "Job").items():
         found[owner] = _pod(owner, one["spec"]["template"])
     for owner, one in of_kind(objects, "CronJob").items():

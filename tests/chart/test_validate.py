@@ -31,6 +31,11 @@ def batch(storage: str = "s3://bucket/batches", more: dict[str, Any] | None = No
     return {"models": MODELS, "batch": {"enabled": True, "storage": storage, **block}, **(more or {})}
 
 
+def job(**more: Any) -> dict[str, Any]:
+    whole = {"model": "chat", "input": "s3://bucket/in.jsonl", "output": "s3://bucket/out", **more}
+    return {"models": MODELS, "batch": {"jobs": {"night": whole}}}
+
+
 def tool(**kinds: Any) -> dict[str, Any]:
     return agent(tools={"it": kinds})
 
@@ -274,6 +279,33 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "batch.maxFileBytes: files come through the gateway, which takes 33554432 bytes, got 33554433; set less, or "
         "raise gateway.maxUploadBytes",
         batch(maxFileBytes=67108864, more={"gateway": {"maxUploadBytes": 67108864}}),
+    ),
+    "a job of a model that is not there": (
+        job(model="nope"),
+        'batch.jobs.night.model: no enabled model that the chart runs, got "nope"; models: chat, embedder, reranker',
+        job(model="embedder"),
+    ),
+    "a job without an input": (
+        job(input=""),
+        'batch.jobs.night.input: not a place, got ""; one of: s3://bucket/prefix, gs://bucket/prefix, '
+        "pvc://claim/path, without a credential",
+        job(input="pvc://claim"),
+    ),
+    "a job that writes into a pod": (
+        job(output="file:///tmp/out"),
+        'batch.jobs.night.output: not a place, got "file:///tmp/out"; one of: s3://bucket/prefix, gs://bucket/prefix, '
+        "pvc://claim/path, without a credential",
+        job(output="pvc://claim/out"),
+    ),
+    "a job out of its claim": (
+        job(output="pvc://claim/../other"),
+        "batch.jobs.night.output: leaves its folder, got pvc://claim/../other; set a path without ..",
+        job(output="pvc://claim/other"),
+    ),
+    "a job that reads what it writes": (
+        job(input="s3://bucket/in", output="s3://bucket/in"),
+        "batch.jobs.night.output: its files would be read as input, got s3://bucket/in; set another folder",
+        job(input="s3://bucket/in", output="s3://bucket/in/out"),
     ),
     "an agent's cost limit without a price": (
         agent(limits={"cost": 0.5}),

@@ -1,8 +1,11 @@
-"""What the demo has not, with real models: tensor parallelism (as of the 70B preset), LoRA adapters, and reranking."""
+"""What the demo has not, with real models: tensor parallelism (as of the 70B preset), LoRA, reranking, and batches."""
 
 import contextlib
+import json
 import shutil
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +15,7 @@ import httpx
 import openai
 import psutil
 import pytest
+from openai.types import Batch
 
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.llm.peft import WEIGHTS
@@ -35,13 +39,17 @@ SETTINGS = [
     "models.reranker.task=score",
     "models.reranker.source=pvc://demo-models/all-minilm-l6-v2",
     "models.reranker.accelerator.type=cpu",
+    "batch.enabled=true",
 ]
+#: For a batch whose worker is killed; engines on a busy CPU take their time.
+BATCH_TIMEOUT_S = 400
 
 
 @pytest.fixture(scope="module")
-def config() -> dict[str, Any]:
+def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The Serve config and the environment of its pods."""
-    rendered = ray_service(helm_template(helm(), VALUES, [*SETTINGS, f"gateway.port={free_port()}"]))
+    storage = f"batch.storage=file://{tmp_path_factory.mktemp('batches')}"
+    rendered = ray_service(helm_template(helm(), VALUES, [*SETTINGS, storage, f"gateway.port={free_port()}"]))
     return {"serve": rendered.serve_config, "environment": rendered.environment, "labels": rendered.labels}
 
 
@@ -97,7 +105,7 @@ def test_two_workers_answer_as_one_model(client: openai.OpenAI) -> None:
         model="chat", temperature=0, messages=[{"role": "user", "content": "What is the capital of France?"}]
     )
     assert answer.choices[0].message.content
-    workers = [name for name in _process_names() if name.startswith("VLLM::Worker_TP")]
+    workers = [name for _, name in _processes() if name.startswith("VLLM::Worker_TP")]
     assert sorted(workers) == ["VLLM::Worker_TP0", "VLLM::Worker_TP1"]
 
 
@@ -171,10 +179,48 @@ def test_a_reranker_puts_what_answers_the_query_first(client: openai.OpenAI) -> 
     assert all(first["relevance_score"] > other["relevance_score"] for other in rest)
 
 
-def _process_names() -> list[str]:
-    """The command lines of this process's descendants."""
-    names = []
+def test_a_batch_whose_worker_is_killed_has_every_line_once(client: openai.OpenAI) -> None:
+    lines = [
+        {
+            "custom_id": f"line-{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions",
+            "body": {"model": "chat", "messages": [{"role": "user", "content": f"{number}"}], "max_tokens": 1},
+        }
+        for number in range(200)
+    ]
+    content = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    file = client.files.create(file=("requests.jsonl", content), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+
+    def state() -> Batch:
+        try:
+            return client.batches.retrieve(batch.id)
+        except openai.APIStatusError:  # its worker is away
+            return batch
+
+    def wait_for(holds: Callable[[Batch], bool]) -> Batch:
+        deadline = time.monotonic() + BATCH_TIMEOUT_S
+        while not holds(seen := state()):
+            assert time.monotonic() < deadline, seen
+            time.sleep(0.5)
+        return seen
+
+    wait_for(lambda seen: bool(seen.request_counts and seen.request_counts.completed))
+    (worker,) = (process for process, name in _processes() if "ray::ServeReplica:batch:" in name)
+    worker.kill()
+    ended = wait_for(lambda seen: seen.status in ("completed", "failed", "expired"))
+    assert ended.request_counts
+    assert (ended.status, ended.request_counts.completed) == ("completed", 200)
+    records = [json.loads(line) for line in client.files.content(ended.output_file_id or "").text.splitlines()]
+    assert Counter(record["custom_id"] for record in records) == Counter(line["custom_id"] for line in lines)
+    assert {record["response"]["body"]["usage"]["completion_tokens"] for record in records} == {1}
+
+
+def _processes() -> list[tuple[psutil.Process, str]]:
+    """This process's descendants, and their command lines."""
+    found = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it ended meanwhile
-            names.append(" ".join(process.cmdline()).strip())
-    return names
+            found.append((process, " ".join(process.cmdline()).strip()))
+    return found

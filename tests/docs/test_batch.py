@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from serve_apps.batch.config import BatchSettings
+from serve_apps.batch.dedicated import MAX_PASSES
 from serve_apps.batch.lines import MAX_ERRORS
 from serve_apps.batch.objects import OVER
 from serve_apps.common import metrics
@@ -21,6 +22,8 @@ from tests.serve_apps.batch.replica import replica_of
 from tests.serve_apps.gateway.conftest import GatewayServer, gateway, upstream  # noqa: F401  # fixtures
 from tests.serve_apps.gateway.fake_vllm import vllm
 from tests.serve_apps.gateway.servers import PATIENCE_S, Behaviour, Upstream, serving, until
+from tools.demo.rendered import helm_template
+from tools.gotools import helm
 
 TEXT = (REPOSITORY / "docs" / "batch.md").read_text()
 
@@ -77,7 +80,7 @@ def shell(
 
 
 def test_a_command_gets_an_answer(shell: Shell) -> None:
-    upload, create, show, content, cancel, listing, delete, _ = commands()
+    upload, create, show, content, cancel, listing, delete, *_ = commands()
     file = json.loads(shell.curl(upload))["id"]
     batch = json.loads(shell.curl(create, FILE=file))
     assert (batch["status"], batch["completion_window"]) == ("validating", "24h")
@@ -111,6 +114,15 @@ def test_the_settings_shown_are_accepted_and_the_numbers_told_are_the_defaults()
     assert BatchSettings.model_validate(shown) == BatchSettings()
     assert f"{BatchSettings().retention_hours} hours" in TEXT
     assert f"the first {MAX_ERRORS}" in TEXT
+
+
+def test_the_job_shown_is_rendered(tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text(blocks("yaml")[1])
+    (job,) = (one for one in helm_template(helm(), [tmp_path / "values.yaml"]) if one["kind"] == "RayJob")
+    assert job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] == 4
+    assert (job["spec"]["backoffLimit"], MAX_PASSES) == (3, 4)
+    assert "three times" in TEXT
+    assert "four passes" in TEXT
 
 
 def test_every_code_of_a_wrong_line_is_named() -> None:

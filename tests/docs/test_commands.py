@@ -37,6 +37,7 @@ PROVEN_BY = {
     r"make bench-gateway": (
         "tests/bench/gateway/test_main.py::test_a_quick_run_measures_two_systems_and_writes_three_files"
     ),
+    r"make bench-batch": "tests/bench/batch/test_main.py::test_a_short_run_leads_to_two_files",
     r"make bench-rag DATA=.*": "tests/bench/rag/test_main.py::test_a_collection_leads_to_three_files",
     r"make bench-routing TRACE=.*": "tests/bench/routing/test_main.py::test_a_trace_leads_to_three_files",
     # Rewrites files; that it would change nothing is tested.
@@ -53,6 +54,7 @@ PROVEN_BY = {
     r"curl .*(tuned|support).*": "tests/docs/test_lora.py::test_a_command_gets_an_answer",
     r"curl .*": "tests/docs/test_gateway.py::test_a_command_gets_an_answer",
     r"kubectl .*patch secret .*": "tests/tools/test_key.py::test_the_printed_key_is_recognised_by_the_printed_entry",
+    r"kubectl get rayjobs": "tests/chart/test_rayjob.py::test_it_ends_with_its_cluster_and_goes_on_with_another",
     r"kubectl drain .*": (
         "tests/chart/test_poddisruptionbudget.py::test_of_a_group_one_worker_may_go_at_a_time_and_the_last_may_not"
     ),

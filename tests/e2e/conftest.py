@@ -24,6 +24,7 @@ ORDER = (
     "test_monitoring",
     "test_head_loss",
     "test_in_place",
+    "test_batches",
     "test_broken_model",
     "test_documents_stay",
     "test_milvus",

@@ -239,14 +239,36 @@ def _whole(schema: dict[str, Any]) -> None:
     schema["required"] = sorted(schema["properties"])
 
 
+class BatchJob(Config):
+    """One batch on accelerators of its own."""
+
+    enabled: bool | None = None
+    """False takes the job away."""
+    model: str
+    """Who answers: an entry of models that the chart runs, with its worker group. It need not have replicas."""
+    input: str
+    """Lines as of a batch: a file, or a folder with files *.jsonl; s3://, gs:// or pvc://claim/path."""
+    output: str
+    """The folder for the answers; s3://, gs:// or pvc://claim/path. A job goes on with what is there."""
+    replicas: int = Field(1, ge=1)
+    """Replicas of the model that the job has."""
+    concurrency: int = Field(256, ge=8)
+    """Lines that a replica has at a time; some more than the engine's max_num_seqs keep it busy."""
+    existing_secret: str | None = None
+    """A Secret whose entries become the pods' environment, such as AWS_ACCESS_KEY_ID. Unset: the service account's
+    identity in the cloud."""
+
+
 class Batch(BatchSettings):
-    """Files and batches: the application's settings, where it keeps them, and how many replicas it has."""
+    """Files and batches: the application's settings, where it keeps them, its replicas, and large batches."""
 
     model_config = ConfigDict(json_schema_extra=_whole)
 
     enabled: bool
     storage: str
     replicas: int = Field(ge=1)
+    jobs: dict[Name, BatchJob | None]
+    """Batches on accelerators of their own, by name."""
 
 
 class Pipelines(Config):

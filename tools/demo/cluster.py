@@ -165,6 +165,24 @@ class LocalCluster:
         if not answer.is_success:
             raise DeployFailed(f"Serve refused the config: {answer.text[-2000:]}")
 
+    def submit(self, entrypoint: str) -> str:
+        """Run a program on the node as a Ray job, as KubeRay does; its id.
+
+        Raises:
+            DeployFailed: Ray takes no job.
+        """
+        answer = httpx.post(f"{self._dashboard}/api/jobs/", json={"entrypoint": entrypoint}, timeout=60)
+        if not answer.is_success:
+            raise DeployFailed(f"Ray refused the job: {answer.text[-2000:]}")
+        job: str = answer.json()["submission_id"]
+        return job
+
+    def job(self, job: str) -> str:
+        """A job's status in Ray's words, and what it has printed last."""
+        status = httpx.get(f"{self._dashboard}/api/jobs/{job}", timeout=30).json()["status"]
+        printed = httpx.get(f"{self._dashboard}/api/jobs/{job}/logs", timeout=30).json().get("logs", "")
+        return f"{status}\n{printed[-4000:]}"
+
     def status(self) -> dict[str, Any]:
         """What Serve says of its applications: ``GET /api/serve/applications/``, key ``applications``."""
         answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=30)

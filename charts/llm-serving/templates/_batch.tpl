@@ -16,7 +16,7 @@ Scope: the root. */ -}}
   - name: Batch
     {{- $replicas := dict "min" $batch.replicas "max" $batch.replicas }}
     {{- include "llm-serving.pipelinesSizing" (merge (dict "replicas" $replicas "autoscaling" dict) (omit .Values.pipelines "replicas" "autoscaling")) | nindent 4 }}
-    user_config: {{- omit $batch "enabled" "storage" "replicas" | toYaml | nindent 6 }}
+    user_config: {{- omit $batch "enabled" "storage" "replicas" "jobs" | toYaml | nindent 6 }}
 {{- end -}}
 
 {{- /* Renders where the application finds what is kept: a claim is a folder to it. Scope: the root. */ -}}

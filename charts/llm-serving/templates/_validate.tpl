@@ -19,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "parallelism" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "parallelism" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "batchJobs" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -42,7 +42,7 @@ fullnameOverride: a RayService's name starts with a letter and has only lower-ca
 {{- /* The keys of the collections. A model's is a Serve application, a route, a metric label and part of a URL. */ -}}
 {{- define "llm-serving.validate.names" -}}
 {{- $values := .root.Values }}
-{{- range $path, $entries := dict "models" $values.models "rag" $values.rag "agent" $values.agent "gateway.routes" $values.gateway.routes "workerGroups" $values.workerGroups "overrides.models" $values.overrides.models "overrides.rag" $values.overrides.rag "overrides.agent" $values.overrides.agent }}
+{{- range $path, $entries := dict "models" $values.models "rag" $values.rag "agent" $values.agent "batch.jobs" $values.batch.jobs "gateway.routes" $values.gateway.routes "workerGroups" $values.workerGroups "overrides.models" $values.overrides.models "overrides.rag" $values.overrides.rag "overrides.agent" $values.overrides.agent }}
 {{- range $name, $_ := $entries }}
 {{- if or (gt (len $name) 47) (not (regexMatch "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$" $name)) }}
 {{ $path }}: not a name, got {{ $name | quote }}; use lower-case letters, digits and dashes, at most 47
@@ -656,6 +656,27 @@ batch.replicas: each pod has a folder of its own, and batch.storage is {{ $stora
 {{- $most := int64 .root.Values.gateway.maxUploadBytes }}
 {{- if gt (int64 $batch.maxFileBytes) $most }}
 batch.maxFileBytes: files come through the gateway, which takes {{ $most }} bytes, got {{ int64 $batch.maxFileBytes }}; set less, or raise gateway.maxUploadBytes
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Batches on accelerators of their own. */ -}}
+{{- define "llm-serving.validate.batchJobs" -}}
+{{- range $name, $job := include "llm-serving.batchJobs" .root | fromYaml }}
+{{- $path := printf "batch.jobs.%s" $name }}
+{{- if not $job.entry }}
+{{ $path }}.model: no enabled model that the chart runs, got {{ $job.model | quote }}; models: {{ keys $.models | sortAlpha | join ", " | default "none" }}
+{{- end }}
+{{- range $key := list "input" "output" }}
+{{- $place := get $job $key }}
+{{- if not (regexMatch "^(s3|gs|pvc)://[^/@\\s]+(/[^@\\s]*)?$" $place) }}
+{{ $path }}.{{ $key }}: not a place, got {{ $place | quote }}; one of: s3://bucket/prefix, gs://bucket/prefix, pvc://claim/path, without a credential
+{{- else if has ".." (splitList "/" $place) }}
+{{ $path }}.{{ $key }}: leaves its folder, got {{ $place }}; set a path without ..
+{{- end }}
+{{- end }}
+{{- if and $job.input (eq $job.input $job.output) }}
+{{ $path }}.output: its files would be read as input, got {{ $job.output }}; set another folder
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -76,8 +76,8 @@ class BatchApp:
             input_file_id=self.upload(content), endpoint=endpoint, completion_window=window, **more
         )
 
-    def ended(self, batch: Batch) -> Batch:
-        deadline = time.monotonic() + PATIENCE_S
+    def ended(self, batch: Batch, patience_s: float = PATIENCE_S) -> Batch:
+        deadline = time.monotonic() + patience_s
         while (batch := self.client.batches.retrieve(batch.id)).status not in OVER:
             assert time.monotonic() < deadline, batch
             time.sleep(0.02)

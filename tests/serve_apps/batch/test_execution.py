@@ -27,7 +27,7 @@ async def worked_on(replica: Replica, renewals: Iterator[bool]) -> Batch:
         return next(renewals, False)
 
     content = io.BytesIO(jsonl(line("a"), line("b")))
-    file = await place.files.add("acme", "in.jsonl", content, most_bytes=1000, kept_s=10**6)
+    file = await place.files.add("acme", "in.jsonl", content, most_bytes=1000, most_stored=10**6, kept_s=10**6)
     batch = await place.batches.add("acme", file.id, CHAT, "24h", None, None)
     try:
         await Execution(place, "acme", batch, renew).run()

@@ -205,6 +205,19 @@ def test_a_file_of_the_largest_size_is_taken(batch_app: Start) -> None:
     assert app.client.files.retrieve(app.upload(b"x" * 1024)).bytes == 1024
 
 
+def test_a_tenants_files_have_so_much_room_and_others_their_own(batch_app: Start) -> None:
+    app = batch_app(max_stored_bytes=2000)
+    first = app.upload(b"x" * 1000)
+    with pytest.raises(openai.APIStatusError, match="delete some") as refused:
+        app.upload(b"x" * 1000)  # what is known of a file takes some, too
+    assert (refused.value.status_code, refused.value.code) == (413, "storage_limit_exceeded")
+    assert [file.id for file in app.client.files.list()] == [first]
+    with client_of(app.url, "other") as other:
+        other.files.create(file=("in.jsonl", b"x" * 1000), purpose="batch")
+    app.client.files.delete(first)
+    assert app.client.files.retrieve(app.upload(b"x" * 1000)).bytes == 1000
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [

@@ -32,6 +32,25 @@ def test_what_is_written_is_read_listed_replaced_and_deleted(storage: Storage) -
     assert storage.read("a/b/d") is None
 
 
+def test_parts_and_sizes_are_told_without_reading_all(storage: Storage) -> None:
+    storage.write("one.jsonl", b"0123456789")
+    storage.write("two.jsonl", b"01234")
+    storage.write("a/b/c", b"01")
+    assert storage.read_range("one.jsonl", 3, 4) == b"3456"
+    assert storage.files(".jsonl") == {"one.jsonl": 10, "two.jsonl": 5}
+    assert (storage.size("a"), storage.size("nothing")) == (2, 0)
+
+
+def test_a_storage_may_be_one_object(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b"01")
+    storage = Storage(f"file://{tmp_path}/in.jsonl")
+    assert storage.files(".jsonl") == {"": 2}
+    with storage.open("") as stream:
+        assert stream.read() == b"01"
+    with pytest.raises(FileNotFoundError):
+        Storage(f"file://{tmp_path}/nothing").files(".jsonl")
+
+
 def test_an_object_in_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     storage = Storage(f"file://{tmp_path}")
     storage.write("a/b", b"old")

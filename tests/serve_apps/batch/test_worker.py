@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from serve_apps.batch.config import BatchSettings
+from serve_apps.batch.execution import KEEP_ANSWERS
 from serve_apps.batch.objects import new_id
 from serve_apps.batch.worker import next_of
 from tests.serve_apps.batch.conftest import BatchApp, client_of, jsonl, line
@@ -128,16 +129,31 @@ def test_replicas_work_side_by_side_on_different_batches(
     until(lambda: sum(len(replica.observed.endings) for replica in replicas) == 6)
 
 
-def test_thousands_of_lines_are_answered_each_once(batch_app: Start, gateway: FakeGateway) -> None:
-    app = batch_app(concurrency=32)
-    ended = app.ended(app.start(jsonl(*(line(f"line-{number}") for number in range(2000)))))
+def test_of_ten_thousand_lines_and_a_kill_in_the_middle_each_is_answered_and_stands_in_the_output_once(
+    batch_app: Start, gateway: FakeGateway, gateway_url: str, storage: str, folder: Path
+) -> None:
+    gateway.free = 5000
+    content = jsonl(*(line(f"line-{number}") for number in range(10_000)))
+    with killable(gateway_url, storage, str(folder)) as (killed, process):
+        batch = killed.start(content)
+        while len(gateway.asked) < 5000 + 16:  # it may take a busy machine a while; pytest's timeout ends it
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+    gateway.release.set()
+    survivor = batch_app(lease_s=SHORT_LEASE_S, concurrency=32)
+    ended = survivor.ended(batch, patience_s=300)
     assert ended.request_counts
-    assert ended.request_counts.model_dump() == {"total": 2000, "completed": 2000, "failed": 0}
-    records = app.records(ended.output_file_id)
+    assert ended.request_counts.model_dump() == {"total": 10_000, "completed": 10_000, "failed": 0}
+    records = survivor.records(ended.output_file_id)
+    assert len(records) == 10_000
     assert {record["response"]["body"]["choices"][0]["message"]["content"] for record in records.values()} == set(
         records
     )
-    assert len(records) == len(gateway.asked) == 2000
+    times = Counter(asked.said for asked in gateway.asked)
+    assert set(times.values()) == {1, 2}
+    # What was under way, and what was answered since the last part.
+    assert sum(count == 2 for count in times.values()) <= 16 + 2 * KEEP_ANSWERS
 
 
 def test_a_window_that_is_over_ends_a_batch_with_what_is_answered(batch_app: Start, gateway: FakeGateway) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from serve_apps.common.errors import RateLimited
-from serve_apps.gateway.config import Queue
-from serve_apps.gateway.fairness import ACTIVE_S, GIVEN_IN_A_ROW, Line, Place
+from serve_apps.gateway.config import BACKGROUND_PRIORITY, Queue
+from serve_apps.gateway.fairness import ACTIVE_S, GIVEN_IN_A_ROW, SPARE_AFTER_S, Line, Place
 from tests.serve_apps.gateway.simulated_load import ANSWER_S, Load, simulate
 from tests.serve_apps.gateway.virtual_time import run
 
@@ -364,3 +364,47 @@ def test_floods_share_by_their_shares() -> None:
     one, three = Load("one", 60), Load("three", 60, share=3)
     simulate(Queue(max_concurrent=16, max_waiting=64, timeout_s=30), [one, three], seconds=SECONDS, seed=3)
     assert three.answers / one.answers == pytest.approx(3, rel=0.1)
+
+
+# What is asked in the background
+
+
+@in_virtual_time
+async def test_the_background_has_all_places_until_others_turn_out_to_need_some() -> None:
+    queue = line(max_concurrent=8)
+    first = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(8)]
+    assert not any(map(waits, first))
+    chat = queue.ask("team", 0, 1)
+    assert waits(chat)
+    later = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(8)]
+    for place in first:
+        queue.leave(place)
+    # One had to wait, so two places stay free beside its own.
+    assert not waits(chat)
+    assert sum(map(waits, later)) == 3
+    queue.leave(chat)
+    await asyncio.sleep(SPARE_AFTER_S)
+    queue.leave(queue.ask("team", BACKGROUND_PRIORITY, 1))
+    assert not any(map(waits, later))
+
+
+@in_virtual_time
+async def test_the_background_has_one_of_few_places_where_all_are_free() -> None:
+    queue = line(max_concurrent=2)
+    first = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(2)]
+    chat = queue.ask("team", 0, 1)
+    assert waits(chat)
+    for place in (*first, chat):
+        queue.leave(place)
+    later = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(2)]
+    assert list(map(waits, later)) == [False, True]
+
+
+@in_virtual_time
+async def test_the_background_takes_nothing_of_a_tenants_share() -> None:
+    queue = line(max_concurrent=8)
+    for _ in range(8):
+        queue.ask("team", BACKGROUND_PRIORITY, 1)
+    places = [queue.ask("team", 0, 1) for _ in range(8)]
+    assert all(map(waits, places))
+    assert not queue._floods(places[0].lane, 0)

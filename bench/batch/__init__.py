@@ -1,0 +1,1 @@
+"""What batches make of a model that nobody else asks, and what they cost those who ask beside them."""

@@ -1,0 +1,41 @@
+"""The results as Markdown."""
+
+from typing import Any
+
+from bench.batch.engine import SEQUENCES, STEP_S, TOKENS
+from bench.batch.measure import BUSY
+
+_ROWS = {
+    "online_per_s": "answers a second, asked by clients",
+    "batch_per_s": "answers a second, asked by a batch, from its begin to its output",
+    "throughput_ratio": "**the second divided by the first**",
+    "ttft_p95_alone_ms": "TTFT p95 without a batch, ms",
+    "ttft_p95_beside_ms": "TTFT p95 beside a batch, ms",
+    "ttft_p95_ratio": "**the second divided by the first**",
+}
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The page for people."""
+    machine = results["machine"]
+    rows = "\n".join(
+        f"| {title} | {results[name]['median']} | {', '.join(map(str, results[name]['rounds']))} |"
+        for name, title in _ROWS.items()
+    )
+    return f"""# Batches
+
+`{results["command"]}`
+
+{machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB, load {machine["load_before"]} before the run;
+{results["date"]}. Written by that command.
+
+| | median | rounds |
+|---|---|---|
+{rows}
+
+Both ways in turns, in one run, through the gateway and the batches as the chart deploys them. The model is a fake of
+{SEQUENCES} places and a token each {STEP_S * 1000:g} ms, and takes the lower priority number first; an answer has
+{TOKENS} tokens. Throughput is of a model that nobody else asks. The time to the first token (TTFT) is that of streams
+that come evenly and ask for {BUSY:.0%} of the model, while a batch asks for all it can get. Ratios are medians of the
+rounds' ratios.
+"""

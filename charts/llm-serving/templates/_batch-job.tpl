@@ -1,0 +1,128 @@
+{{- /* Renders the enabled jobs with every default filled in, as YAML; `entry` is the model (of llm-serving.models or
+llm-serving.standalone), of which there is none if the rules are broken. Scope: the root. */ -}}
+{{- define "llm-serving.batchJobs" -}}
+{{- $jobs := include "llm-serving.entries" (dict "entries" .Values.batch.jobs) | fromYaml }}
+{{- if $jobs }}
+{{- $models := merge (dict) (include "llm-serving.models" . | fromYaml) (include "llm-serving.standalone" . | fromYaml) }}
+{{- range $name, $job := $jobs }}
+{{- $_ := set $jobs $name (mergeOverwrite (dict "model" "" "input" "" "output" "" "replicas" 1 "concurrency" 256) $job (dict "entry" (get $models $job.model | default dict))) }}
+{{- end }}
+{{- end }}
+{{- toYaml $jobs }}
+{{- end -}}
+
+{{- /* Renders the name of a job's RayJob. What has run does not run again: only a job that asks something else has another
+name. Scope: dict "root" $ "name" (the job's) "job" (of llm-serving.batchJobs). */ -}}
+{{- define "llm-serving.batchJobName" -}}
+{{- /* 47: KubeRay's limit. */}}
+{{- $digest := list .name .job.input .job.output .job.entry.source | toJson | sha256sum | trunc 8 -}}
+{{ printf "%s-batch" (include "llm-serving.fullname" .root) | trunc 38 | trimSuffix "-" }}-{{ $digest }}
+{{- end -}}
+
+{{- /* Renders the labels of the pods of all jobs. Not those of the release's other Ray pods, whose budgets and rules are
+not for them. Scope: the root. */ -}}
+{{- define "llm-serving.batchPods" -}}
+app.kubernetes.io/instance: {{ .Release.Name }}-batch
+ray.io/is-ray-node: "yes"
+{{- end -}}
+
+{{- /* Renders where a job's places are in its pods: a claim is a folder to them. Scope: the place. */ -}}
+{{- define "llm-serving.batchJobPlace" -}}
+{{ hasPrefix "pvc://" . | ternary (printf "file:///mnt/batch/%s" (trimPrefix "pvc://" .)) . }}
+{{- end -}}
+
+{{- /* Renders a job's RayJob: its spec. Scope: as llm-serving.batchJobName. */ -}}
+{{- define "llm-serving.batchJob" -}}
+{{- $root := .root }}
+{{- $job := .job }}
+{{- $model := mergeOverwrite (dict) $job.entry (dict
+      "maxOngoingRequests" $job.concurrency
+      "maxQueuedRequests" -1
+      "autoscalingConfig" (dict "min_replicas" $job.replicas "max_replicas" $job.replicas "target_ongoing_requests" $job.concurrency)
+    ) }}
+{{- $group := get (include "llm-serving.workerGroups" $root | fromYaml) $model.group }}
+{{- $workers := divf (mul $job.replicas $model.accelerator.count) $group.count | ceil | int }}
+{{- /* An accelerator takes one of Ray's CPUs; the others are for reading and writing, and no core stands behind them. */}}
+{{- $cpus := add $group.count 4 }}
+{{- $config := dict
+      "proxy_location" "EveryNode"
+      "http_options" (dict "port" (int $root.Values.gateway.port))
+      "logging_config" (dict "encoding" "JSON" "enable_access_log" false)
+      "applications" (include "llm-serving.modelApplication" (dict "name" $job.model "model" $model) | fromYamlArray) }}
+{{- $args := dict
+      "input" (include "llm-serving.batchJobPlace" $job.input)
+      "output" (include "llm-serving.batchJobPlace" $job.output)
+      "replicas" (int $job.replicas)
+      "concurrency" (int $job.concurrency)
+      "serve" $config }}
+{{- $overlay := include "llm-serving.batchJobOverlay" (dict "root" $root "job" $job) | fromYaml }}
+{{- $given := dict "env" (list (dict "name" "LLM_SERVING_BATCH_JOB" "value" (toJson $args))) "name" "ray" }}
+{{- $ofHead := include "llm-serving.overlay" (dict "base" $overlay "over" (dict "spec" (dict "containers" (list $given)))) | fromYaml }}
+{{- $head := include "llm-serving.head" $root | fromYaml }}
+{{- $_ := set $head "podTemplate" (include "llm-serving.overlay" (dict "base" ($head.podTemplate | default dict) "over" $ofHead) | fromYaml) }}
+{{- $_ := set $group "podTemplate" (include "llm-serving.overlay" (dict "base" ($group.podTemplate | default dict) "over" $overlay) | fromYaml) }}
+{{- $_ := set $group "pipelines" false -}}
+entrypoint: python -m serve_apps.batch job
+# By the operator itself, which may reach the head already.
+submissionMode: HTTPMode
+# Each on another cluster, which goes on where the last one was.
+backoffLimit: 3
+shutdownAfterJobFinishes: true
+# For a look at the logs.
+ttlSecondsAfterFinished: 60
+rayClusterSpec:
+  rayVersion: {{ $root.Values.rayVersion | quote }}
+  {{- if eq $root.Values.security.ray.auth "token" }}
+  authOptions: {mode: token, secretName: {{ include "llm-serving.rayTokenSecret" $root }}}
+  {{- end }}
+  headGroupSpec:
+    serviceType: ClusterIP
+    rayStartParams:
+      # The driver runs there, and nothing else.
+      num-cpus: "0"
+    template: {{- include "llm-serving.podTemplate" (dict "root" $root "role" "head" "spec" $head) | nindent 6 }}
+  workerGroupSpecs:
+  - groupName: batch
+    replicas: {{ $workers }}
+    minReplicas: {{ $workers }}
+    maxReplicas: {{ $workers }}
+    rayStartParams:
+      num-cpus: {{ $cpus | quote }}
+    labels: {{- toYaml $group.labels | nindent 6 }}
+    template: {{- include "llm-serving.podTemplate" (dict "root" $root "role" "worker" "spec" $group) | nindent 6 }}
+{{- end -}}
+
+{{- /* Renders what a job adds to the pod templates of its head and of its worker group, as YAML: its own labels, when
+it is ready, the claims of its places and its credentials. Scope: dict "root" $ "job" (of llm-serving.batchJobs). */ -}}
+{{- define "llm-serving.batchJobOverlay" -}}
+{{- $claims := list }}
+{{- range list .job.input .job.output }}
+{{- if hasPrefix "pvc://" . }}{{ $claims = append $claims (trimPrefix "pvc://" . | splitList "/" | first) }}{{ end }}
+{{- end -}}
+metadata:
+  labels: {{- omit (include "llm-serving.batchPods" .root | fromYaml) "ray.io/is-ray-node" | toYaml | nindent 4 }}
+spec:
+  # The head's, too: the driver reads and writes.
+  serviceAccountName: {{ include "llm-serving.serviceAccountName" .root }}
+  automountServiceAccountToken: false
+  containers:
+  - name: ray
+    {{- with .job.existingSecret }}
+    envFrom:
+    - secretRef: {name: {{ . }}}
+    {{- end }}
+    # A cluster that is not ready gets no driver, and there is no proxy before it.
+    readinessProbe:
+      httpGet: {path: /api/healthz, port: 52365}
+    volumeMounts:
+    {{- range uniq $claims }}
+    - {name: batch-{{ . }}, mountPath: /mnt/batch/{{ . }}}
+    {{- else }} []
+    {{- end }}
+  volumes:
+  {{- range uniq $claims }}
+  - name: batch-{{ . }}
+    persistentVolumeClaim: {claimName: {{ . }}}
+  {{- else }} []
+  {{- end }}
+{{- end -}}

@@ -1,0 +1,120 @@
+"""A batch on accelerators of its own: the rendered RayJob on real Ray, Ray Data and Serve, with a fake engine."""
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from serve_apps.batch.config import ARGS_VARIABLE
+from tests.serve.conftest import FAKE_ENGINE
+from tests.serve.waiting import until
+from tools.demo.cluster import LocalCluster
+from tools.demo.rendered import REPOSITORY, helm_template, ray_service
+from tools.gotools import helm
+from tools.ports import free_port
+
+LINES = 240
+SETTINGS = [
+    "overrides.models.chat.source=pvc://demo-models/fake",
+    "batch.jobs.night.model=chat",
+    "batch.jobs.night.input=pvc://nights/in.jsonl",
+    "batch.jobs.night.output=pvc://nights/out",
+    "batch.jobs.night.concurrency=32",
+]
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> Path:
+    """The claim, with an input of which one line is not the model's."""
+    lines = [
+        {
+            "custom_id": f"line-{number}",
+            "method": "POST",
+            "url": "/v1/chat/completions" if number else "/v1/completions",  # which the fake engine has not
+            "body": {"model": "chat", "messages": [{"role": "user", "content": "ä"}], "max_tokens": 2},
+        }
+        for number in range(LINES)
+    ]
+    (tmp_path / "in.jsonl").write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    return tmp_path
+
+
+@pytest.fixture
+def cluster(nights: Path) -> Iterator[LocalCluster]:
+    """What stands in for the RayCluster of the job."""
+    files = [REPOSITORY / "values" / name for name in ("rag.yaml", "environments/local.yaml")]
+    objects = helm_template(helm(), files, [*SETTINGS, f"gateway.port={free_port()}"])
+    (job,) = (one for one in objects if one["kind"] == "RayJob")
+    head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    args: dict[str, Any] = json.loads(next(one["value"] for one in head["env"] if one["name"] == ARGS_VARIABLE))
+    for place in ("input", "output"):
+        args[place] = args[place].replace("/mnt/batch/nights", str(nights))
+    (nights / "secrets" / "internal").mkdir(parents=True)
+    (nights / "secrets" / "internal" / "token").write_text("internal-secret")
+    rendered = ray_service(objects)
+    environment = {
+        **rendered.environment,
+        ARGS_VARIABLE: json.dumps(args),
+        "LLM_SERVING_SECRETS": str(nights / "secrets"),
+        "RAYLLM_VLLM_ENGINE_CLS": FAKE_ENGINE,
+        "FAKE_TOKEN_S": "0.3",
+        "FAKE_JOURNAL": str(nights / "journal"),
+    }
+    (nights / "journal").touch()
+    with LocalCluster(environment, rendered.labels) as running:
+        yield running
+
+
+def kept(nights: Path) -> int:
+    """Answers that nobody can lose any more."""
+    return sum(part.read_bytes().count(b"\n") for part in nights.glob("out/parts/*/*.jsonl"))
+
+
+def running(cluster: LocalCluster, job: str) -> bool:
+    """Whether a job goes on; one that failed says why."""
+    told = cluster.job(job)
+    assert not told.startswith("FAILED"), told
+    return not told.startswith("SUCCEEDED")
+
+
+def drivers() -> list[psutil.Process]:
+    """The programs of the job."""
+    found = psutil.Process().children(recursive=True)
+    return [one for one in found if one.cmdline()[1:] == ["-m", "serve_apps.batch", "job"]]
+
+
+def test_killed_drivers_and_replicas_lose_nothing_and_a_line_is_in_the_output_once(
+    cluster: LocalCluster, nights: Path
+) -> None:
+    entrypoint = "python -m serve_apps.batch job"
+    first = cluster.submit(entrypoint)
+    until(lambda: (kept(nights), running(cluster, first)), lambda seen: seen[0] > 0)
+    (driver,) = drivers()
+    driver.kill()
+    kept_by_first = kept(nights)
+    second = cluster.submit(entrypoint)
+    until(lambda: (kept(nights), running(cluster, second)), lambda seen: seen[0] >= kept_by_first + 32)
+    (replica,) = cluster.live_pids("chat", "VLLMServer:chat")
+    os.kill(replica, signal.SIGKILL)
+    until(lambda: cluster.job(second), lambda seen: not seen.startswith(("PENDING", "RUNNING")))
+    assert cluster.job(second).startswith("SUCCEEDED"), cluster.job(second)
+    output = [json.loads(line) for line in (nights / "out" / "output.jsonl").read_text().splitlines()]
+    errors = [json.loads(line) for line in (nights / "out" / "errors.jsonl").read_text().splitlines()]
+    assert Counter(one["custom_id"] for one in output) == Counter(f"line-{number}" for number in range(1, LINES))
+    assert [(one["custom_id"], one["response"]["status_code"]) for one in errors] == [("line-0", 404)]
+    assert {one["response"]["body"]["choices"][0]["message"]["content"] for one in output} == {"word0 word1 "}
+    assert json.loads((nights / "out" / "batch.json").read_text())["request_counts"] == {
+        "total": LINES,
+        "completed": LINES - 1,
+        "failed": 1,
+    }
+    assert not list(nights.glob("out/parts/*/*"))
+    # What was under way at each of two kills is asked again, and nothing else.
+    asked = (nights / "journal").read_text().count("started")
+    assert LINES - 1 < asked < LINES + 4 * 32
