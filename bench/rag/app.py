@@ -59,6 +59,9 @@ class StageTimes:
     def found(self, _pipeline: str, _sources: int) -> None:
         """Nothing: searches alone are measured."""
 
+    def store_called(self, _answered: bool) -> None:
+        """Nothing: the store here is embedded."""
+
     def ingested(self, _pipeline: str, _chunks: int) -> None:
         """Nothing: the app's answer says it."""
 

@@ -15,7 +15,7 @@ DASHBOARD: dict[str, Any] = {
 
 def test_rendered_dashboards_and_rules_are_found() -> None:
     group = {"name": "g", "rules": [{"alert": "Slow", "expr": "late > 1"}]}
-    objects = [
+    objects: list[dict[str, Any]] = [
         {"kind": "ConfigMap", "data": {"llm-serving-overview.json": json.dumps(DASHBOARD)}},
         {"kind": "ConfigMap", "data": {"redis.conf": "x"}},
         {"kind": "PrometheusRule", "spec": {"groups": [group]}},
