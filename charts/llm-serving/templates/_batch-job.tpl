@@ -41,7 +41,7 @@ ray.io/is-ray-node: "yes"
       "autoscalingConfig" (dict "min_replicas" $job.replicas "max_replicas" $job.replicas "target_ongoing_requests" $job.concurrency)
     ) }}
 {{- $group := get (include "llm-serving.workerGroups" $root | fromYaml) $model.group }}
-{{- $workers := divf (mul $job.replicas $model.accelerator.count) $group.count | ceil | int }}
+{{- $workers := divf (mul $job.replicas $model.devices) $group.count | ceil | int }}
 {{- /* An accelerator takes one of Ray's CPUs; the others are for reading and writing, and no core stands behind them. */}}
 {{- $cpus := add $group.count 4 }}
 {{- $config := dict

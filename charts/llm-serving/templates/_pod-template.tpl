@@ -1,7 +1,7 @@
 {{- /* Renders a Ray pod's template with its overlay applied, as YAML. Only the release's name labels it: a chart
 version or a checksum here would roll the RayCluster at every upgrade, and KubeRay's own labels carry its Services.
-Scope: dict "root" $ "role" (head or worker) "name" (a worker's group) "spec" (of llm-serving.head or
-llm-serving.workerGroups). */ -}}
+Scope: dict "root" $ "role" (head or worker) "name" (a worker's group; none where its pods are not spread) "spec" (of
+llm-serving.head or llm-serving.workerGroups). */ -}}
 {{- define "llm-serving.podTemplate" -}}
 {{- $pod := include "llm-serving.pod" . | fromYaml }}
 {{- $template := dict
@@ -33,7 +33,7 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with .spec.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- if eq .role "worker" }}
+{{- if .name }}
 topologySpreadConstraints:
 {{- $pods := dict "app.kubernetes.io/instance" .root.Release.Name "ray.io/group" .name }}
 {{- include "llm-serving.spread" (dict "pods" $pods "by" (list "ray.io/cluster")) | nindent 0 }}
