@@ -700,7 +700,7 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "least replicas of several nodes beyond the group": (
         {**l40s(4, nodes=2), **group("l40s-x4", maxReplicas=1)},
-        "workerGroups.l40s-x4.maxReplicas: the models' least replicas need 8 x L40S, but 1 workers of 4 have 4; "
+        "workerGroups.l40s-x4.maxReplicas: the models' least replicas need 8 x L40S, but workers of 4 have 4 at most; "
         "raise maxReplicas or lower replicas.min",
         {**l40s(4, nodes=2), **group("l40s-x4", maxReplicas=2)},
     ),
