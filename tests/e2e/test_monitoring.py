@@ -24,7 +24,7 @@ from tools.prometheus.server import Prometheus, prometheus
 logger = logging.getLogger(__name__)
 
 #: What this cluster and this release do not have, of tools/prometheus/needs.yaml.
-LACKING = ("gpu", "karpenter", "standalone", "agent", "batch", "load", "incidents")
+LACKING = ("gpu", "karpenter", "standalone", "milvus", "agent", "batch", "load", "incidents")
 #: Everything to look at. The operator runs beside the cluster, and its Service stands in the release's namespace.
 MONITORING = (
     *(f"monitoring.{what}.enabled=true" for what in ("podMonitor", "serviceMonitor", "dashboards", "alerts")),
