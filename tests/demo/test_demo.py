@@ -54,7 +54,7 @@ def test_the_answer_is_printed_with_a_source_from_the_docs(demo: Demo) -> None:
 
 
 def test_a_chat_is_answered(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model="chat", temperature=0, messages=[{"role": "user", "content": PARIS}])
+    answer = client.chat.completions.create(model="chat", temperature=0, max_tokens=32, messages=ASKED)
     assert answer.choices[0].message.content
     assert answer.model == "chat"
 
@@ -65,7 +65,8 @@ def test_openai_streams_with_usage(client: openai.OpenAI) -> None:
         temperature=0,
         stream=True,
         stream_options={"include_usage": True},
-        messages=[{"role": "user", "content": PARIS}],
+        max_tokens=32,
+        messages=ASKED,
     )
     chunks = list(stream)
     text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
@@ -82,7 +83,9 @@ def test_openai_embeds(client: openai.OpenAI) -> None:
 
 
 def test_langchain_works_unmodified(demo: Demo) -> None:
-    chat = ChatOpenAI(base_url=demo.url, api_key=SecretStr(demo.key), model="chat", temperature=0)
+    chat = ChatOpenAI(
+        base_url=demo.url, api_key=SecretStr(demo.key), model="chat", temperature=0, max_completion_tokens=32
+    )
     assert chat.invoke(PARIS).content
     assert "".join(str(chunk.content) for chunk in chat.stream(PARIS)).strip()
     embeddings = OpenAIEmbeddings(
@@ -226,7 +229,9 @@ def metered(http: httpx.Client) -> int:
 
 def test_a_stream_tells_no_usage_unasked_and_is_metered(client: openai.OpenAI, http: httpx.Client) -> None:
     before = metered(http)
-    chunks = list(client.chat.completions.create(model="chat", temperature=0, messages=ASKED, stream=True))
+    chunks = list(
+        client.chat.completions.create(model="chat", temperature=0, max_tokens=32, messages=ASKED, stream=True)
+    )
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks).strip()
     assert not any(chunk.usage for chunk in chunks)
     assert metered(http) > before + len(PARIS.split())
