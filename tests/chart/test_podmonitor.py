@@ -51,7 +51,7 @@ def test_standalone_models_have_one_of_their_own() -> None:
 
 
 def test_a_real_prometheus_takes_what_the_monitors_say(tmp_path: Path) -> None:
-    """The scrape configs of `make e2e`; here no cluster answers, and nothing is found."""
+    """It finds each monitor's pool; no cluster answers here, so nothing is in it."""
     objects = render_chart(
         {
             "models": {"chat": {**CHAT, "runtime": "standalone"}},
