@@ -326,7 +326,9 @@ def upstream_headers(
     ``aborts_itself``: the upstream ends its work when we close the connection, as vLLM does, if Serve lets it see that.
     ``trace``: our span, where there is one; else the client's goes on as it came.
     """
-    dropped = _NOT_FORWARDED | _named_by_connection(headers) | (_TRACE_HEADERS if trace else frozenset())
+    dropped = _NOT_FORWARDED | _named_by_connection(headers)
+    if trace:
+        dropped |= _TRACE_HEADERS
     forwarded = {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in headers
@@ -336,7 +338,8 @@ def upstream_headers(
     forwarded[INTERNAL_HEADER] = credential
     forwarded[TENANT_HEADER] = tenant
     forwarded[REQUEST_ID_HEADER] = request_id
-    forwarded |= trace or {}
+    if trace:
+        forwarded |= trace
     if session := _session_of(headers):
         forwarded[SESSION_HEADER] = session
     if aborts_itself:
