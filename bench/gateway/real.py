@@ -49,7 +49,7 @@ def bare(variables: dict[str, str]) -> Iterator[System]:
     ]
     command += ["--served-model-name", "chat", "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16"]
     command += ["--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "32"]
-    engine_variables = {name: value for name, value in variables.items() if name.startswith("VLLM_")}
+    engine_variables = {name: value for name, value in variables.items() if name.startswith(("VLLM_", "OMP_"))}
     with program("vllm", command, lambda: listens(port), engine_variables | {"HF_HUB_OFFLINE": "1"}) as pid:
         yield System("bare", "bare vllm serve", port, lambda: {"path": [], "model": tree(pid)}, model="chat")
 

@@ -33,6 +33,14 @@ def paths_of(llm_config: LLMConfig) -> frozenset[str]:
     return TASK_PATHS["embed" if engine.get("convert") == "embed" else "score"]
 
 
+def is_one_cpu_worker(llm_config: LLMConfig) -> bool:
+    """Whether the model runs on a CPU, undivided."""
+    divided = (f"{by}_parallel_size" for by in ("tensor", "pipeline", "data"))
+    return llm_config.accelerator_config.kind == "cpu" and all(
+        llm_config.engine_kwargs.get(size, 1) == 1 for size in divided
+    )
+
+
 class VLLMServer(LLMServer):
     """ray.serve.llm's LLMServer; its HTTP app answers the task's public paths, and only to the gateway."""
 
@@ -40,6 +48,12 @@ class VLLMServer(LLMServer):
     _adapters: Adapters | None = None
     _app: ASGIApp
     """vLLM's own, guarded."""
+
+    async def start(self) -> None:
+        """Start the engine."""
+        if is_one_cpu_worker(self._llm_config):
+            compat.work_in_the_engines_process()
+        await super().start()
 
     async def __serve_build_asgi_app__(self) -> Any:
         """vLLM's own app behind the guard.

@@ -59,10 +59,15 @@ def test_haproxy_and_direct_streaming_are_on_everywhere() -> None:
 
 def test_only_cpu_models_get_vllms_cpu_settings() -> None:
     settings = {
-        name: {key: value for key, value in environment(group).items() if key.startswith("VLLM_CPU_")}
+        name: {key: value for key, value in environment(group).items() if key.startswith(("VLLM_", "OMP_"))}
         for name, group in groups(CPU_MODELS).items()
     }
-    assert settings.pop("cpu-models") == {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    assert settings.pop("cpu-models") == {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
     assert not any(settings.values())
 
 

@@ -64,9 +64,7 @@ PROVEN_BY = {
     r"kubectl .*port-forward svc/llm-serving-head-svc 8265": (
         "tests/chart/test_ingress.py::test_the_dashboards_leads_to_the_head_and_nowhere_else"
     ),
-    r"kubectl .*scale statefulset .*": (
-        "tests/chart/test_milvus.py::test_it_is_a_milvus_of_one_process_with_all_it_keeps_on_one_volume"
-    ),
+    r"kubectl .*scale statefulset .*": "tests/e2e/test_milvus.py::test_documents_are_there_after_a_stop",
     r"kubectl label namespace .* pod-security.*": (
         "tests/chart/test_pod_security.py::test_every_pod_of_each_feature_is_restricted"
     ),

@@ -23,10 +23,13 @@ PREPARED_WITHIN_S = 40 * 60
 ORDER = (
     "test_install",
     "test_answers",
+    "test_monitoring",
     "test_head_loss",
     "test_in_place",
+    "test_batches",
     "test_broken_model",
     "test_documents_stay",
+    "test_milvus",
     "test_uninstall",
     "test_rolling",
     "test_ct_install",
@@ -110,8 +113,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Target]:
 
 @pytest.fixture(scope="session")
 def release(request: pytest.FixtureRequest, cluster: Target) -> Release:
-    """The main release, installed: the preset rag on the environment ci."""
-    files = [VALUES / "rag.yaml", VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
+    """The main release, installed: the preset agent, which is the preset rag and an agent, on the environment ci."""
+    files = [VALUES / "agent.yaml", VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
     main = Release(cluster, NAMESPACE, "llm-serving", files, needed(cluster, "cpu-models"))
     if begun := begin(request, main):
         main.finish_install(begun)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
 from tests.e2e.waiting import until
 from tools.cluster.target import Target
@@ -108,6 +109,11 @@ class Release:
     def upgrade(self, *settings: str, chart: Path = CHART) -> str:
         """A plain ``helm upgrade`` with ``settings`` over the release's values; what Helm printed."""
         return self.helm("upgrade", self.name, str(chart), *self._values(), *(f"--set={one}" for one in settings))
+
+    def rendered(self, *settings: str) -> list[dict[str, Any]]:
+        """What the release is made of, with ``settings``; nothing is changed."""
+        printed = self.helm("template", self.name, str(CHART), *self._values(), *(f"--set={one}" for one in settings))
+        return [one for one in yaml.safe_load_all(printed) if one]
 
     def installed(self) -> bool:
         """Whether it is there."""

@@ -52,6 +52,16 @@ def test_a_chat_is_streamed(client: openai.OpenAI) -> None:
     assert usage.completion_tokens >= len(said)
 
 
+def test_an_agent_answers_and_tells_its_steps(http: httpx.Client) -> None:
+    """The agent of the preset works on a question and comes to an end; every call it made is of a tool it has."""
+    body = {"model": "helper", "messages": [{"role": "user", "content": "What is 17 plus 25?"}], "include_steps": True}
+    answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"].strip()
+    assert answer.json()["end_reason"]
+    assert {step["tool"] for step in answer.json()["steps"]} <= {"docs", "calculate"}
+
+
 def test_texts_are_embedded(client: openai.OpenAI) -> None:
     """MiniLM on CPU embeds; what is close in meaning is close in space."""
     texts = ["a cat on a mat", "a kitten on a rug", "the interest rate of a bond"]
@@ -69,7 +79,7 @@ def test_without_a_key_nobody_gets_in(http: httpx.Client) -> None:
 
 def test_an_unknown_model_is_told_the_known_ones(client: openai.OpenAI) -> None:
     """404, and the names of the models there are."""
-    with pytest.raises(openai.NotFoundError, match="chat, docs, embedder"):
+    with pytest.raises(openai.NotFoundError, match="chat, docs, embedder, helper"):
         client.chat.completions.create(model="gpt-4", messages=[{"role": "user", "content": "hi"}])
 
 

@@ -1,11 +1,11 @@
-"""The preset rag on the environment ci, as a newcomer installs it."""
+"""The preset agent on the environment ci, as a newcomer installs it."""
 
 from tests.e2e.release import Release
 
 
 def test_it_is_installed_and_becomes_ready(release: Release) -> None:
-    """`helm install --wait` of rag.yaml on ci.yaml, under Pod Security "restricted": Ready, all of it running."""
-    assert release.statuses() == dict.fromkeys(("gateway", "chat", "embedder", "rag"), "RUNNING")
+    """`helm install --wait` of agent.yaml on ci.yaml, under Pod Security "restricted": Ready, all of it running."""
+    assert release.statuses() == dict.fromkeys(("gateway", "chat", "embedder", "rag", "agent"), "RUNNING")
 
 
 def test_its_notes_lead_to_it(release: Release) -> None:

@@ -111,6 +111,10 @@ Scope: as llm-serving.podTemplate. */ -}}
 # vLLM on CPU: GiB of KV cache for a replica, and no pinning to cores that Kubernetes may have given to others.
 - {name: VLLM_CPU_KVCACHE_SPACE, value: "1"}
 - {name: VLLM_CPU_OMP_THREADS_BIND, value: nobind}
+# A core for each accelerator of type cpu, as Ray gives its workers: threads beyond those wait for each other, spinning.
+- {name: OMP_NUM_THREADS, value: "1"}
+# One worker computes in the engine's process; the process that vLLM would start for it is for threads that are pinned.
+- {name: VLLM_ENABLE_V1_MULTIPROCESSING, value: "0"}
 {{- end -}}
 
 {{- /* Renders the Ray container's probes. KubeRay would add its own to workers: a script that fails after one slow

@@ -6,12 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from ray.llm._internal.serve.core.ingress.builder import build_openai_app
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
+from ray.llm._internal.serve.engines.vllm import vllm_models
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.llm._internal.serve.serving_patterns.data_parallel.builder import build_dp_openai_app
+from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import DPServer
 from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
@@ -21,6 +24,7 @@ from vllm.entrypoints.serve.engine.serving import BaseServing
 from vllm.entrypoints.serve.lora.api_router import attach_router
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 from vllm.lora.request import LoRARequest
+from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys
 
 from serve_apps.llm import compat
@@ -80,6 +84,16 @@ def test_rays_builder_for_ranks_does_what_ours_does_with_a_server_of_ours() -> N
     guarded, ours = (vars(VLLMServer)[method] for method in ("__serve_build_asgi_app__", "reconfigure"))
     assert DataParallelVLLMServer.__serve_build_asgi_app__ is guarded
     assert DataParallelVLLMServer.reconfigure is ours
+
+
+def test_a_cpu_engine_computes_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_models, "EXECUTOR_BACKEND_MP", vllm_models.EXECUTOR_BACKEND_MP)
+    config = LLMConfig(model_loading_config={"model_id": "m"}, accelerator_config={"kind": "cpu"})
+    assert config.get_engine_config().get_initialization_kwargs()["distributed_executor_backend"] == "mp"
+    compat.work_in_the_engines_process()
+    assert config.get_engine_config().get_initialization_kwargs()["distributed_executor_backend"] == "uni"
+    asked = inspect.getsource(CpuPlatform.check_and_update_config)
+    assert 'os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") == "1"' in asked
 
 
 def test_ray_keeps_vllms_state_where_we_look_for_it() -> None:

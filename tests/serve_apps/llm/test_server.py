@@ -22,7 +22,7 @@ from serve_apps.common.protocol import TASK_PATHS, Task
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.gateway.routing import CONTROL_PATHS, MODEL_PATHS, kind_of
 from serve_apps.llm.config import LLMSettings, Sampling
-from serve_apps.llm.server import VLLMServer, paths_of
+from serve_apps.llm.server import VLLMServer, is_one_cpu_worker, paths_of
 
 #: vLLM's tasks of a model of ours, and what Ray gives vLLM for it.
 VLLM_TASKS: dict[Task, tuple[str, ...]] = {
@@ -42,6 +42,22 @@ NOTORIOUS = {
     *("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up", "/start_profile", "/server_info"),
     *("/metrics", "/docs", "/invocations", "/pooling", "/scale_elastic_ep", "/collective_rpc", "/update_weights"),
 }
+
+
+@pytest.mark.parametrize(
+    ("kind", "engine", "alone"),
+    [
+        ("cpu", {}, True),
+        ("cpu", {"tensor_parallel_size": 1, "data_parallel_size": 1}, True),
+        ("cpu", {"tensor_parallel_size": 2}, False),
+        ("cpu", {"pipeline_parallel_size": 2}, False),
+        ("cpu", {"data_parallel_size": 2}, False),
+        ("gpu", {}, False),
+    ],
+)
+def test_one_worker_on_a_cpu_is_told_from_several(kind: str, engine: dict[str, Any], alone: bool) -> None:
+    config = LLMConfig(model_loading_config={"model_id": "m"}, accelerator_config={"kind": kind}, engine_kwargs=engine)
+    assert is_one_cpu_worker(config) is alone
 
 
 @pytest.fixture
