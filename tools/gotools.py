@@ -33,7 +33,7 @@ class Tool:
 
     #: The folder under tools/go that pins it.
     pinned_by: str
-    #: The Go module that it comes from and its main package there.
+    #: The Go module that it comes from and its main package there, or one of our own on that module (``./…``).
     module: str
     package: str
     #: How long the build takes on two cores, for the progress line.
@@ -65,8 +65,8 @@ class Tool:
     def recipe(self) -> str:
         """A digest of all that decides what is built. The compiler is left out: a newer Go makes the same tool."""
         digest = hashlib.sha256(f"{self.package} {self.ldflags}{self.tags}".encode())
-        for name in ("go.mod", "go.sum"):
-            digest.update((self.folder / name).read_bytes())
+        for file in (self.folder / "go.mod", self.folder / "go.sum", *sorted(self.folder.glob(f"{self.package}/*.go"))):
+            digest.update(file.read_bytes())
         return digest.hexdigest()[:12]
 
 
@@ -100,6 +100,13 @@ TOOLS = {
         package="helm.sh/helm/v4/cmd/helm",
         build_time="2 minutes",
         stamps=(("helm.sh/helm/v4/internal/version.version", "{version}"),),
+    ),
+    # Helm as a program that stays, for tests: a thousand renders.
+    "helm-render": Tool(
+        pinned_by="helm",
+        module="helm.sh/helm/v4",
+        package="./render",
+        build_time="1 minute",
     ),
     "ct": Tool(
         pinned_by="ct",

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from tests.chart.kubernetes import validate_objects
+from tests.chart.resident import Resident
 from tools import gotools
 
 REPOSITORY = Path(__file__).parents[2]
@@ -72,9 +73,33 @@ def render_chart(
 @functools.cache
 def _rendered(values: str, files: tuple[Path, ...], release: str, namespace: str) -> str:
     """What helm prints, once its objects have been found valid."""
-    printed = helm("template", release, str(CHART), f"--namespace={namespace}", values=json.loads(values), files=files)
+    printed = _printed(json.loads(values), files, release, namespace)["manifest"]
     validate_objects(_objects(printed))
     return printed
+
+
+def _printed(values: Mapping[str, Any] | None, files: Sequence[Path], release: str, namespace: str) -> dict[str, str]:
+    """The ``manifest`` that ``helm template`` prints, and the ``notes`` of ``helm install``, by a Helm that stays.
+
+    Raises:
+        RenderRefused: Helm refused the values.
+    """
+    asked = {
+        "chart": str(CHART),
+        "release": release,
+        "namespace": namespace,
+        "files": [str(file) for file in files],
+        "stdin": yaml.dump(values or {}, Dumper=yaml.CSafeDumper),
+    }
+    answer: dict[str, str] = json.loads(_resident_helm().ask(f"{json.dumps(asked)}\n"))
+    if answer["error"]:
+        raise RenderRefused(_message(answer["error"]))
+    return answer
+
+
+@functools.cache
+def _resident_helm() -> Resident:
+    return Resident([gotools.binary("helm-render")])
 
 
 def _objects(printed: str) -> list[dict[str, Any]]:
@@ -83,8 +108,7 @@ def _objects(printed: str) -> list[dict[str, Any]]:
 
 def notes(values: Mapping[str, Any] | None = None, *, files: Sequence[Path] = ()) -> str:
     """What an install prints when it is done."""
-    printed = helm("install", "llm-serving", str(CHART), "--dry-run=client", values=values, files=files)
-    return printed.partition("\nNOTES:\n")[2]
+    return _printed(values, files, "llm-serving", "default")["notes"].strip() + "\n"
 
 
 def of_kind(objects: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
@@ -100,7 +124,8 @@ def the(objects: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 def serve_config(objects: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The Serve config of the RayService, parsed."""
-    config: dict[str, Any] = yaml.safe_load(the(objects, "RayService")["spec"]["serveConfigV2"])
+    text = the(objects, "RayService")["spec"]["serveConfigV2"]
+    config: dict[str, Any] = yaml.load(text, Loader=yaml.CSafeLoader)
     return config
 
 

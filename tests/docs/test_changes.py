@@ -134,10 +134,16 @@ def effect(before: Objects, after: Objects | None) -> str:
         return "own objects"
     return (
         of_cluster(service["spec"]["rayClusterConfig"], changed["spec"]["rayClusterConfig"])
-        or of_serve_config(*(yaml.safe_load(one["spec"]["serveConfigV2"]) for one in (service, changed)))
+        or of_serve_config(*(serve_config(one) for one in (service, changed)))
         or ("next roll" if service["spec"] != changed["spec"] else "")
         or ("own objects" if without_secrets(before) != without_secrets(after) else "nothing")
     )
+
+
+def serve_config(service: dict[str, Any]) -> dict[str, Any]:
+    """The Serve config of a RayService, parsed."""
+    config: dict[str, Any] = yaml.load(service["spec"]["serveConfigV2"], Loader=yaml.CSafeLoader)
+    return config
 
 
 def of_cluster(before: dict[str, Any], after: dict[str, Any]) -> str:

@@ -78,6 +78,18 @@ def test_another_pinned_version_is_another_build(modules: Path) -> None:
     assert subprocess.check_output([second], text=True) == "greeter v1.2.4\n"
 
 
+def test_another_source_of_our_own_is_another_build(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Tool("greeter", "example.test/greeter", "./ours", "no time")
+    monkeypatch.setattr(gotools, "TOOLS", {"ours": ours})
+    source = modules / "greeter" / "ours" / "main.go"
+    source.parent.mkdir()
+    source.write_text(GREETER)
+    first = gotools.binary("ours")
+    source.write_text(GREETER.replace("greeter", "welcome"))
+    assert subprocess.check_output([gotools.binary("ours")], text=True) == "welcome none\n"
+    assert subprocess.check_output([first], text=True) == "greeter none\n"
+
+
 def test_a_failed_build_shows_the_compilers_words_and_leaves_nothing(modules: Path, tmp_path: Path) -> None:
     (modules / "greeter" / "source" / "main.go").write_text("package main\n\nfunc main() { undefinedName() }\n")
     with pytest.raises(ToolUnavailable, match="undefined: undefinedName"):

@@ -54,7 +54,7 @@ def helm_template(helm: Path, files: Iterable[Path], settings: Sequence[str] = (
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ValueError(done.stderr.strip())
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return [document for document in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if document]
 
 
 def ray_service(objects: Iterable[dict[str, Any]]) -> RenderedService:
@@ -75,4 +75,4 @@ def ray_service(objects: Iterable[dict[str, Any]]) -> RenderedService:
         for key, value in group.get("labels", {}).items():
             if value == "cpu" or key not in labels:
                 labels[key] = value
-    return RenderedService(yaml.safe_load(spec["serveConfigV2"]), environment, labels)
+    return RenderedService(yaml.load(spec["serveConfigV2"], Loader=yaml.CSafeLoader), environment, labels)

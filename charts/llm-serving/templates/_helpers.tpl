@@ -86,6 +86,18 @@ Scope: the root. */ -}}
 {{ add (int .Values.gateway.firstByteTimeoutS) 300 }}
 {{- end -}}
 
+{{- /* Renders what another define renders: worked out where it is asked for first, and kept for the rest of the render,
+as what many templates ask for takes long. Scope: dict "root" $ "key" (of what is kept) "define" (the other's name) "scope"
+(the other's). */ -}}
+{{- define "llm-serving.once" -}}
+{{- $kept := get .root "llm-serving.once" | default dict }}
+{{- if not (hasKey $kept .key) }}
+{{- $_ := set $kept .key (include .define .scope) }}
+{{- $_ := set .root "llm-serving.once" $kept }}
+{{- end }}
+{{- get $kept .key }}
+{{- end -}}
+
 {{- /* Renders a map without its null entries, as YAML. Scope: the map. */ -}}
 {{- define "llm-serving.withoutNulls" -}}
 {{- $kept := dict }}

@@ -36,6 +36,11 @@ Scope: dict "entries" (the map) "overrides" (its overrides). */ -}}
 
 {{- /* Renders the enabled RAG pipelines, as YAML. Scope: the root. */ -}}
 {{- define "llm-serving.pipelines" -}}
+{{- include "llm-serving.once" (dict "root" . "key" "pipelines" "define" "llm-serving.enabledPipelines" "scope" .) }}
+{{- end -}}
+
+{{- /* Works out what the define above renders. Scope: the root. */ -}}
+{{- define "llm-serving.enabledPipelines" -}}
 {{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml }}
 {{- $milvus := include "llm-serving.milvusConnection" . | fromYaml }}
 {{- range $pipelines }}
@@ -82,13 +87,13 @@ Scope: the root. */ -}}
 
 {{- /* Renders the enabled models that Ray runs, as YAML; see llm-serving.modelsAt. Scope: the root. */ -}}
 {{- define "llm-serving.models" -}}
-{{- include "llm-serving.modelsAt" (dict "root" . "home" "ray") }}
+{{- include "llm-serving.once" (dict "root" . "key" "models" "define" "llm-serving.modelsAt" "scope" (dict "root" . "home" "ray")) }}
 {{- end -}}
 
 {{- /* Renders the enabled models that are Deployments of the chart's, as YAML; see llm-serving.modelsAt.
 Scope: the root. */ -}}
 {{- define "llm-serving.standalone" -}}
-{{- include "llm-serving.modelsAt" (dict "root" . "home" "standalone") }}
+{{- include "llm-serving.once" (dict "root" . "key" "standalone" "define" "llm-serving.modelsAt" "scope" (dict "root" . "home" "standalone")) }}
 {{- end -}}
 
 {{- /* Renders the enabled models of one home with every default filled in, as YAML. `group` is the worker group ("" if

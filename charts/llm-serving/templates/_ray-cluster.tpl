@@ -1,6 +1,11 @@
 {{- /* Renders rayClusterConfig: the head and one worker group per enabled entry of workerGroups. Nothing in it depends
 on models or pipelines, so changing those never rolls the cluster. Scope: the root. */ -}}
 {{- define "llm-serving.rayCluster" -}}
+{{- include "llm-serving.once" (dict "root" . "key" "rayCluster" "define" "llm-serving.rayClusterConfig" "scope" .) }}
+{{- end -}}
+
+{{- /* Works out what the define above renders. Scope: the root. */ -}}
+{{- define "llm-serving.rayClusterConfig" -}}
 rayVersion: {{ .Values.rayVersion | quote }}
 enableInTreeAutoscaling: true
 autoscalerOptions:
@@ -71,6 +76,11 @@ Scope: llm-serving.workerGroups. */ -}}
 {{- /* Renders the enabled worker groups with every default filled in, as YAML. `type` and `count` are the accelerator's
 ("" and 0 without one), `profile` names both, `labels` are Ray's. Scope: the root. */ -}}
 {{- define "llm-serving.workerGroups" -}}
+{{- include "llm-serving.once" (dict "root" . "key" "workerGroups" "define" "llm-serving.enabledWorkerGroups" "scope" .) }}
+{{- end -}}
+
+{{- /* Works out what the define above renders. Scope: the root. */ -}}
+{{- define "llm-serving.enabledWorkerGroups" -}}
 {{- $groups := dict }}
 {{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.workerGroups) | fromYaml }}
 {{- $group := mergeOverwrite (dict

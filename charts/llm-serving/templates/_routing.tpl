@@ -34,6 +34,11 @@ replicas: {{ (include "llm-serving.gatewayAutoscaling" . | fromYaml).max_replica
 
 {{- /* Renders where every model, pipeline and agent answers, as YAML. Scope: the root. */ -}}
 {{- define "llm-serving.upstreams" -}}
+{{- include "llm-serving.once" (dict "root" . "key" "upstreams" "define" "llm-serving.allUpstreams" "scope" .) }}
+{{- end -}}
+
+{{- /* Works out what the define above renders. Scope: the root. */ -}}
+{{- define "llm-serving.allUpstreams" -}}
 {{- $base := printf "http://127.0.0.1:%d/internal" (int .Values.gateway.port) }}
 {{- $gateways := (include "llm-serving.gatewayAutoscaling" . | fromYaml).min_replicas | int | max 1 }}
 {{- $upstreams := dict }}
