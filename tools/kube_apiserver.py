@@ -98,7 +98,7 @@ class ApiServer:
             Refused: It failed.
         """
         done = subprocess.run(
-            [self._kubectl, f"--kubeconfig={self._kubeconfig(namespace)}", f"--cache-dir={self._folder}", *arguments],
+            [self._kubectl, f"--kubeconfig={self.kubeconfig(namespace)}", f"--cache-dir={self._folder}", *arguments],
             input="\n---\n".join(json.dumps(one) for one in objects),
             capture_output=True,
             text=True,
@@ -108,7 +108,7 @@ class ApiServer:
             raise Refused(done.stderr.strip())
         return done.stdout
 
-    def _kubeconfig(self, namespace: str) -> Path:
+    def kubeconfig(self, namespace: str) -> Path:
         """A kubeconfig with a default namespace; kubectl's flag would also refuse objects that name another one."""
         config = {
             "apiVersion": "v1",
@@ -201,6 +201,7 @@ def _apiserver(program: Path, folder: Path, storage: str, port: int) -> list[str
         "--authorization-mode=AlwaysAllow",
         # Nothing here creates the account "default" that this plugin demands of every pod.
         "--disable-admission-plugins=ServiceAccount",
+        "--feature-gates=ImageVolume=true",  # on by default from 1.35; off, it drops such volumes without a word
         "--enable-priority-and-fairness=false",
         "--profiling=false",
     ]

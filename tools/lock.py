@@ -1,7 +1,7 @@
 """``python -m tools.lock``: write the lock files, every package pinned and hashed, without the address of an index.
 
 The locks are chained: each one takes over the versions of the one before. So the processes of one Ray cluster, which
-send each other pickled objects, run the same releases whatever their image.
+send each other pickled objects, run the same releases whatever their image; what is `OWN` they do not send.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 #: torch and what only its CUDA build needs; tools/environment.py leaves these out where pip offers a CPU build.
 TORCH = re.compile(r"(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==")
+#: What a lock chooses for itself: the client of S3 in the image for GPUs bounds it, and pandas alone has it elsewhere.
+OWN = frozenset({"python-dateutil"})
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ class Lock:
 
 
 LOCKS = (
-    Lock("images/ray-vllm/requirements.in", "images/ray-vllm/requirements.txt"),
+    Lock(
+        "images/ray-vllm/requirements.in",
+        "images/ray-vllm/requirements.txt",
+        overrides="images/ray-vllm/overrides.txt",
+    ),
     Lock(
         "images/ray-vllm/requirements-cpu.in",
         "images/ray-vllm/requirements-cpu.txt",
@@ -80,14 +86,25 @@ def compile_lock(lock: Lock, *, upgrade: bool) -> None:
         ]
         # fmt: on
         command += ["--override", lock.overrides] if lock.overrides else []
-        command += ["--constraint", lock.follows] if lock.follows else []
+        constraints = Path(scratch) / "constraints.txt"
+        if lock.follows:
+            constraints.write_text(constraining((REPOSITORY / lock.follows).read_text()))
+            command += ["--constraint", str(constraints)]
         command += ["--upgrade"] if upgrade else []
         environment = {**os.environ, "UV_CUSTOM_COMPILE_COMMAND": "make lock"}
         subprocess.run(command, cwd=REPOSITORY, env=environment, check=True)
-        header, packages = split_lock(output.read_text())
+        # The comments name the lock that is followed, not the file in between.
+        header, packages = split_lock(output.read_text().replace(str(constraints), lock.follows or ""))
     torch = [package for package in packages if lock.torch_file and TORCH.match(package)]
     for file, content in zip(lock.files, ([one for one in packages if one not in torch], torch), strict=False):
         file.write_text(header + "".join(content))
+
+
+def constraining(text: str) -> str:
+    """A lock's packages as constraints for one that follows it."""
+    _, packages = split_lock(text)
+    named = ((package.partition("==")[0], package) for package in packages)
+    return "".join(f"{name}>=0\n" if name in OWN else package for name, package in named)
 
 
 def split_lock(text: str) -> tuple[str, list[str]]:

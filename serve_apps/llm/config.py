@@ -11,7 +11,11 @@ AcceleratorType = Literal[
     "cpu", "T4", "L4", "L40S", "A10G", "A100-40G", "A100-80G", "H100", "H200", "B200", "B300", "GB200", "GB300"
 ]
 
-SOURCE_PATTERN = r"^(hf://[^/@]+/[^/@]+(@[^/@]+)?|s3://.+|gs://.+|pvc://[^/]+(/.+)?)$"
+#: An image by a tag or a digest: what has neither would be another one tomorrow.
+IMAGE_PATTERN = r"[^/@#\s]+/[^@#\s]+(:[^/@:#\s]+|@sha256:[0-9a-f]{64})"
+SOURCE_PATTERN = (
+    r"^(hf://[^/@]+/[^/@]+(@[^/@]+)?|s3://.+|gs://.+|pvc://[^/]+(/.+)?|oci://" + IMAGE_PATTERN + r"(#[^/].*)?)$"
+)
 
 
 class Accelerator(Config):
@@ -74,7 +78,7 @@ class EngineArgs(BaseModel):
     enable_chunked_prefill: bool | None = None
     """Split long prompts so that they do not stall other streams; vLLM's default is on."""
     load_format: str | None = None
-    """How weights are read, for example ``runai_streamer``."""
+    """How weights are read, for example ``runai_streamer``: straight from a bucket to the GPU (docs/weights.md)."""
     enable_auto_tool_choice: bool | None = None
     """Let the model call tools; needs tool_call_parser."""
     tool_call_parser: str | None = None
@@ -194,7 +198,7 @@ class AdapterSources(Config):
     """Where a model's LoRA adapters are. Each is fetched and loaded when it is asked for first."""
 
     directory: str | None = Field(None, pattern=SOURCE_PATTERN)
-    """A folder (pvc://claim/path, s3://, gs:// or hf://org/name) whose folders are adapters, named by the folder."""
+    """A folder (pvc://claim/path, oci://image, s3://, gs:// or hf://org/name) whose folders are adapters."""
     named: dict[AdapterName, Annotated[str, Field(pattern=SOURCE_PATTERN)]] = Field(default_factory=dict)
     """Adapters by name, and where each is. They go before those of the directory."""
 
@@ -216,7 +220,7 @@ class LLMArgs(Config):
     task: Literal["generate", "embed", "score", "transcribe"] = "generate"
     """generate: chat and completions; embed: embeddings; score: rerank and score."""
     source: str = Field(pattern=SOURCE_PATTERN)
-    """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path."""
+    """Where the weights are: hf://org/name[@revision], s3://, gs://, pvc://claim/path or oci://image[#path]."""
     accelerator: Accelerator
     """What one replica runs on."""
     nodes: int = Field(1, ge=1, le=16)

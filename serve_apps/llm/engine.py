@@ -25,6 +25,10 @@ _RUNNERS: dict[str, dict[str, Any]] = {
 }
 
 
+#: Formats by which vLLM reads a bucket itself, rather than files that were downloaded before.
+_STREAMED = frozenset({"runai_streamer", "runai_streamer_sharded"})
+
+
 def engine_kwargs(args: LLMArgs) -> dict[str, Any]:
     """vLLM's engine arguments for ``args``: the task's, the accelerators', and what the values say."""
     derived = {
@@ -61,6 +65,16 @@ def deployment_config(args: LLMArgs) -> dict[str, Any]:
     return options
 
 
+def model_source(args: LLMArgs) -> str:
+    """Where ray.serve.llm gets the model from.
+
+    It downloads from S3 with boto3 unless told to use Arrow, which all images have, and boto3 only some.
+    """
+    location = resolve(args.source).location
+    streamed = args.engine.load_format in _STREAMED
+    return f"pyarrow-{location}" if location.startswith("s3://") and not streamed else location
+
+
 def llm_config(args: LLMArgs) -> dict[str, Any]:
     """The fields of ray.serve.llm's LLMConfig for ``args``.
 
@@ -70,7 +84,7 @@ def llm_config(args: LLMArgs) -> dict[str, Any]:
     on_cpu = args.accelerator.type == "cpu"
     server = "DataParallelVLLMServer" if args.parallelism.data > 1 else "VLLMServer"
     return {
-        "model_loading_config": {"model_id": args.name, "model_source": resolve(args.source).location},
+        "model_loading_config": {"model_id": args.name, "model_source": model_source(args)},
         "engine_kwargs": engine_kwargs(args),
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
         "placement_group_config": {"strategy": args.placement.strategy, "bundles": args.placement.bundles},

@@ -1,10 +1,11 @@
 """Where weights are, as vLLM and ray.serve.llm want to hear it. Pure."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-#: Where the chart mounts the claims of ``pvc://`` sources; LLM_SERVING_MODELS names another folder on a laptop.
+#: Where the chart mounts claims (``pvc://``) and images (``oci://``); LLM_SERVING_MODELS names another on a laptop.
 DEFAULT_MODELS_ROOT = "/mnt/models"
 
 
@@ -17,10 +18,10 @@ class Weights:
 
 
 def resolve(source: str, models_root: str | None = None) -> Weights:
-    """Turn ``hf://org/name[@revision]``, ``s3://…``, ``gs://…`` or ``pvc://claim/path`` into what is loaded.
+    """Where ``hf://org/name[@revision]``, ``s3://…``, ``gs://…``, ``pvc://claim/path`` or ``oci://image[#path]`` leads.
 
     Raises:
-        ValueError: an unknown scheme, or a path that leaves its claim.
+        ValueError: an unknown scheme, or a path that leaves its claim or image.
     """
     scheme, _, rest = source.partition("://")
     if scheme == "hf":
@@ -28,10 +29,23 @@ def resolve(source: str, models_root: str | None = None) -> Weights:
         return Weights(location, revision or None)
     if scheme in ("s3", "gs"):
         return Weights(source)
+    root = models_root or os.environ.get("LLM_SERVING_MODELS", DEFAULT_MODELS_ROOT)
     if scheme == "pvc":
-        path = PurePosixPath(rest)
-        if path.is_absolute() or ".." in path.parts:
+        if not _stays_below(rest):
             raise ValueError(f"source: {source!r} leaves its claim; write pvc://claim/path")
-        root = models_root or os.environ.get("LLM_SERVING_MODELS", DEFAULT_MODELS_ROOT)
-        return Weights(str(PurePosixPath(root) / path))
-    raise ValueError(f"source: {source!r} has an unknown scheme; one of: hf://, s3://, gs://, pvc://")
+        return Weights(str(PurePosixPath(root, rest)))
+    if scheme == "oci":
+        image, _, path = rest.partition("#")
+        if not _stays_below(path):
+            raise ValueError(f"source: {source!r} leaves its image; write oci://registry/name:tag#path")
+        return Weights(str(PurePosixPath(root, image_folder(image), path)))
+    raise ValueError(f"source: {source!r} has an unknown scheme; one of: hf://, s3://, gs://, pvc://, oci://")
+
+
+def image_folder(reference: str) -> str:
+    """The folder that the chart mounts an image at, by the same rule: a reference has colons, and no mount may."""
+    return f"image-{hashlib.sha256(reference.encode()).hexdigest()[:10]}"
+
+
+def _stays_below(path: str) -> bool:
+    return not path.startswith("/") and ".." not in PurePosixPath(path).parts

@@ -60,25 +60,30 @@ def render_chart(
     files: Sequence[Path] = (),
     release: str = "llm-serving",
     namespace: str = "ray-system",
+    kubernetes: str = "",
 ) -> list[dict[str, Any]]:
     """The objects of a release. The same arguments give the same objects, random Secrets included.
+
+    ``kubernetes`` is the version that the chart is told; Helm's own unless given.
 
     Raises:
         RenderRefused: The chart or its schema refuses the values.
         AssertionError: An object does not fit its Kubernetes schema.
     """
-    return _objects(_rendered(json.dumps(values or {}), tuple(files), release, namespace))
+    return _objects(_rendered(json.dumps(values or {}), tuple(files), release, namespace, kubernetes))
 
 
 @functools.cache
-def _rendered(values: str, files: tuple[Path, ...], release: str, namespace: str) -> str:
+def _rendered(values: str, files: tuple[Path, ...], release: str, namespace: str, kubernetes: str) -> str:
     """What helm prints, once its objects have been found valid."""
-    printed = _printed(json.loads(values), files, release, namespace)["manifest"]
+    printed = _printed(json.loads(values), files, release, namespace, kubernetes)["manifest"]
     validate_objects(_objects(printed))
     return printed
 
 
-def _printed(values: Mapping[str, Any] | None, files: Sequence[Path], release: str, namespace: str) -> dict[str, str]:
+def _printed(
+    values: Mapping[str, Any] | None, files: Sequence[Path], release: str, namespace: str, kubernetes: str = ""
+) -> dict[str, str]:
     """The ``manifest`` that ``helm template`` prints, and the ``notes`` of ``helm install``, by a Helm that stays.
 
     Raises:
@@ -88,6 +93,7 @@ def _printed(values: Mapping[str, Any] | None, files: Sequence[Path], release: s
         "chart": str(CHART),
         "release": release,
         "namespace": namespace,
+        "kubernetes": kubernetes,
         "files": [str(file) for file in files],
         "stdin": yaml.dump(values or {}, Dumper=yaml.CSafeDumper),
     }
@@ -106,9 +112,14 @@ def _objects(printed: str) -> list[dict[str, Any]]:
     return [document for document in yaml.load_all(printed, Loader=yaml.CSafeLoader) if document]
 
 
-def notes(values: Mapping[str, Any] | None = None, *, files: Sequence[Path] = ()) -> str:
-    """What an install prints when it is done."""
-    return _printed(values, files, "llm-serving", "default")["notes"].strip() + "\n"
+def notes(
+    values: Mapping[str, Any] | None = None, *, files: Sequence[Path] = (), kubeconfig: Path | None = None
+) -> str:
+    """What an install prints when it is done; on the cluster of ``kubeconfig``, or on one that Helm imagines."""
+    if kubeconfig is None:
+        return _printed(values, files, "llm-serving", "default")["notes"].strip() + "\n"
+    dry_run = ("--dry-run=server", f"--kubeconfig={kubeconfig}")
+    return helm("install", "llm-serving", str(CHART), *dry_run, values=values, files=files).partition("\nNOTES:\n")[2]
 
 
 def of_kind(objects: Sequence[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:

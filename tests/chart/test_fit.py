@@ -53,6 +53,12 @@ def test_the_sizes_that_are_known_are_those_published() -> None:
     }
 
 
+@pytest.mark.parametrize("source", ["oci://registry/qwen3-8b-fp8:1", "oci://registry/models:1#chat/Qwen3-8B-FP8"])
+def test_a_model_in_an_image_is_known_by_its_name(source: str) -> None:
+    entry = {"source": source, "accelerator": {"type": "L4"}, "runtime": "standalone"}
+    assert said(notes({"models": {"chat": entry}})).startswith("8.2 GB of weights and room for")
+
+
 @pytest.mark.parametrize(
     ("preset", "models"),
     [

@@ -43,7 +43,8 @@ def test_a_dry_run_leaves_nothing_behind(kube_apiserver: ApiServer) -> None:
 
 
 def test_it_answers_every_question_of_the_doctors(kube_apiserver: ApiServer) -> None:
-    found = read(kube_apiserver.kubectl)
+    found = read(kube_apiserver.kubectl, image_volumes=True)
+    assert found.image_volumes is True
     assert found.kubernetes.startswith("1.34.")
     assert found.definitions.keys() >= DEFINITIONS.keys()
     assert "v1" in found.definitions["rayservices.ray.io"]

@@ -232,6 +232,18 @@ def test_ways_out_that_are_named_leave_the_way_to_a_collector_in_the_cluster(end
         assert not Network(closed).may(pod, STRANGER, port)
 
 
+def test_a_jobs_pods_reach_the_collector_too() -> None:
+    jobs = {"night": {"model": "chat", "input": "s3://bucket/in", "output": "s3://bucket/out"}}
+    values = {
+        "models": {"chat": CHAT},
+        "batch": {"jobs": jobs},
+        "networkPolicy": {"egress": [{"ports": [{"port": 443}]}]},
+    }
+    traced = render_chart({**values, "tracing": {"endpoint": "http://otel:4318"}})
+    ways = of_kind(traced, "NetworkPolicy")["llm-serving-batch"]["spec"]["egress"]
+    assert {"to": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": 4318}]} in ways
+
+
 def test_without_clients_the_gateway_is_for_the_release_alone() -> None:
     alone = Network({})
     assert alone.reach("cpu", GATEWAY) == set()

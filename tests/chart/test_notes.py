@@ -6,6 +6,7 @@ import pytest
 
 from tests.chart.render import CHAT, DOCS, EMBEDDER, notes
 from tests.chart.test_ec2nodeclass import SPEC as NODE_CLASS
+from tools.kube_apiserver import ApiServer
 
 MODELS: dict[str, Any] = {"chat": CHAT, "embedder": EMBEDDER}
 #: Values that give no warning.
@@ -301,3 +302,19 @@ def test_a_plain_upgrade_is_enough() -> None:
 def test_usual_values_give_no_warning() -> None:
     models = {"chat": {**CHAT, "replicas": {"max": 7}}, "embedder": EMBEDDER}
     assert warnings({**QUIET, "models": models, "rag": {"docs": DOCS}}) == []
+
+
+def test_image_volumes_are_told_to_be_off_by_default_before_1_35(kube_apiserver: ApiServer) -> None:
+    """The API server is a 1.34; Helm imagines a newer one."""
+    on_image = {**CHAT, "source": "oci://registry/chat:1"}
+    values = {
+        **QUIET,
+        "models": {**MODELS, "chat": on_image},
+        "workerGroups": {"l4": {"modelImages": ["registry/chat:1"]}},
+    }
+    assert warnings(values) == []
+    told = notes(values, kubeconfig=kube_apiserver.kubeconfig("default"))
+    assert [line for line in told.splitlines() if line.startswith("[WARNING]")] == [
+        "[WARNING] workerGroups.l4.modelImages: Kubernetes 1.34 drops image volumes without a word unless its feature "
+        "gate ImageVolume is on. Turn it on, for the API server and the kubelets, or upgrade to 1.35."
+    ]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from serve_apps.common import drain
+from serve_apps.llm.sources import image_folder
 from tests.chart.render import environment, ray_cluster, ray_container, render_chart, worker_group
 
 
@@ -229,6 +230,20 @@ def test_claims_with_weights_are_mounted_where_sources_look_for_them() -> None:
     rendered = groups({"workerGroups": {"l4": {"modelClaims": ["weights", "more"]}}})
     assert mounts(rendered["l4"]).items() >= {"/mnt/models/weights": "weights", "/mnt/models/more": "more"}.items()
     assert "/mnt/models/weights" not in mounts(rendered["l40s"])
+
+
+def test_images_with_weights_are_mounted_where_sources_look_for_them() -> None:
+    images = ["registry:5000/chat:1", "registry:5000/chat:2"]
+    rendered = groups({"workerGroups": {"l4": {"modelImages": images}}, "image": {"pullSecrets": [{"name": "pull"}]}})
+    spec = rendered["l4"]["template"]["spec"]
+    for image in images:
+        folder = image_folder(image)
+        assert {"name": folder, "image": {"reference": image, "pullPolicy": "IfNotPresent"}} in spec["volumes"]
+        mount = {"name": folder, "mountPath": f"/mnt/models/{folder}", "readOnly": True}
+        assert mount in ray_container(rendered["l4"])["volumeMounts"]
+    # The kubelet pulls them as it pulls the containers' images.
+    assert spec["imagePullSecrets"] == [{"name": "pull"}]
+    assert not any("image" in one for one in rendered["l40s"]["template"]["spec"]["volumes"])
 
 
 def test_what_models_download_and_compile_goes_with_the_pod_or_stays_on_a_claim() -> None:

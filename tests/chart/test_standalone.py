@@ -7,7 +7,7 @@ import pytest
 
 from serve_apps.llm.config import LLMArgs
 from serve_apps.llm.engine import engine_kwargs
-from serve_apps.llm.sources import resolve
+from serve_apps.llm.sources import image_folder, resolve
 from tests.chart.render import CHAT, application, of_kind, render_chart, the, worker_group
 
 STANDALONE: dict[str, Any] = {**CHAT, "runtime": "standalone"}
@@ -77,6 +77,8 @@ ENTRIES: dict[str, dict[str, Any]] = {
     "embedder": {"task": "embed"},
     "reranker": {"task": "score", "source": "s3://models/reranker"},
     "from-a-claim": {"source": "pvc://weights/chat"},
+    "from-an-image": {"source": "oci://registry:5000/ml/chat:1"},
+    "from-a-folder-of-an-image": {"source": "oci://registry:5000/ml/chat:1#chat/8b"},
     "told-much": {
         "engine": {
             "max_model_len": 1000000,
@@ -93,7 +95,8 @@ ENTRIES: dict[str, dict[str, Any]] = {
 def each(runtime: str) -> list[dict[str, Any]]:
     """A release with all of them."""
     models = {name: {**CHAT, **entry, "runtime": runtime} for name, entry in ENTRIES.items()}
-    return render_chart({"models": models, "workerGroups": {"l4": {"modelClaims": ["weights"]}}})
+    mounted = {"modelClaims": ["weights"], "modelImages": ["registry:5000/ml/chat:1"]}
+    return render_chart({"models": models, "workerGroups": {"l4": mounted}})
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -190,11 +193,21 @@ def test_on_cpus_it_is_the_image_for_cpus() -> None:
 
 def test_a_claim_is_mounted_where_its_source_says() -> None:
     found = pod(source="pvc://weights/llama/8b")
-    (mount,) = (one for one in found["containers"][0]["volumeMounts"] if one["name"] == "weights")
-    assert mount == {"name": "weights", "mountPath": "/mnt/models/weights", "readOnly": True}
-    (volume,) = (one for one in found["volumes"] if one["name"] == "weights")
-    assert volume["persistentVolumeClaim"] == {"claimName": "weights", "readOnly": True}
+    mount = {"name": "claim-weights", "mountPath": "/mnt/models/weights", "readOnly": True}
+    assert mount in found["containers"][0]["volumeMounts"]
+    volume = {"name": "claim-weights", "persistentVolumeClaim": {"claimName": "weights", "readOnly": True}}
+    assert volume in found["volumes"]
     assert "--model=/mnt/models/weights/llama/8b" in found["containers"][0]["args"]
+
+
+def test_an_image_is_mounted_where_its_source_says() -> None:
+    image = "registry:5000/ml/llama:1"
+    found = pod({"image": {"pullPolicy": "Always"}}, source=f"oci://{image}#8b")
+    folder = image_folder(image)
+    mount = {"name": folder, "mountPath": f"/mnt/models/{folder}", "readOnly": True}
+    assert mount in found["containers"][0]["volumeMounts"]
+    assert {"name": folder, "image": {"reference": image, "pullPolicy": "Always"}} in found["volumes"]
+    assert f"--model=/mnt/models/{folder}/8b" in found["containers"][0]["args"]
 
 
 @pytest.mark.parametrize(("name", "seconds"), [("least", 540), ("tensor-parallel", 2220)])

@@ -14,6 +14,11 @@ POST_CITY = {"city": {"path": "/{city}", "description": "A city.", "method": "PO
 GPU_TYPES = "A100-40G, A100-80G, A10G, B200, B300, GB200, GB300, H100, H200, L4, L40S, T4, cpu"
 
 
+#: What a model on CPUs has, and the group that it needs.
+CPU = {"type": "cpu", "count": 2}
+CPU_GROUP = {"workerGroups": {"cpu-models": {"enabled": True}}}
+
+
 def chat(**more: Any) -> dict[str, Any]:
     return {"models": {"chat": {**CHAT, **more}}}
 
@@ -410,15 +415,37 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "models.docs: rag.docs is published as a model of the same name; rename one",
         {"models": {**MODELS, "docs": CHAT}, "rag": {"docs": {**DOCS, "enabled": False}}},
     ),
-    "an image as source": (
-        chat(source="oci://registry/model"),
-        "models.chat.source: oci:// is not supported yet, got oci://registry/model; use hf://, s3://, gs:// or pvc://",
-        chat(source="s3://models/chat"),
+    "an image that is not told from those to come": (
+        chat(source="oci://registry:5000/ml/chat", runtime="standalone"),
+        "models.chat.source: not a source, got oci://registry:5000/ml/chat; one of: hf://org/name[@revision], "
+        "s3://bucket/path, gs://bucket/path, pvc://claim/path, oci://registry/name:tag[#path]",
+        chat(source="oci://registry:5000/ml/chat:1", runtime="standalone"),
+    ),
+    "a path out of its image": (
+        chat(source="oci://registry/chat:1#a/../../etc", runtime="standalone"),
+        "models.chat.source: leaves its image, got oci://registry/chat:1#a/../../etc; set oci://registry/name:tag#path",
+        chat(source=f"oci://registry/chat:1@sha256:{'0' * 64}#a/etc", runtime="standalone"),
+    ),
+    "an image the worker group does not mount": (
+        {**chat(source="oci://registry/chat:2#8b"), **group("l4", modelImages=["registry/chat:1"])},
+        "models.chat.source: worker group l4 does not mount the image registry/chat:2; add it to "
+        "workerGroups.l4.modelImages",
+        {**chat(source="oci://registry/chat:2#8b"), **group("l4", modelImages=["registry/chat:1", "registry/chat:2"])},
+    ),
+    "an image of a job's model that its own pods mount, and those of the job do not": (
+        {**job(), **chat(source="oci://registry/chat:1", runtime="standalone")},
+        "batch.jobs.night.model: worker group l4 does not mount the image registry/chat:1; add it to "
+        "workerGroups.l4.modelImages",
+        {
+            **job(),
+            **chat(source="oci://registry/chat:1", runtime="standalone"),
+            **group("l4", modelImages=["registry/chat:1"]),
+        },
     ),
     "a bare Hub id as source": (
         chat(source="org/chat"),
         "models.chat.source: not a source, got org/chat; one of: hf://org/name[@revision], s3://bucket/path, "
-        "gs://bucket/path, pvc://claim/path",
+        "gs://bucket/path, pvc://claim/path, oci://registry/name:tag[#path]",
         chat(source="hf://org/chat"),
     ),
     "a path out of its claim": (
@@ -430,6 +457,29 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {**chat(source="pvc://weights/chat"), **group("l4", modelClaims=["other"])},
         "models.chat.source: worker group l4 does not mount the claim weights; add it to workerGroups.l4.modelClaims",
         {**chat(source="pvc://weights/chat"), **group("l4", modelClaims=["other", "weights"])},
+    ),
+    "a streamer on CPUs": (
+        {**chat(accelerator=CPU, engine={"load_format": "runai_streamer"}), **CPU_GROUP},
+        "models.chat.engine.load_format: the image for CPUs has no streamer, got runai_streamer; leave it out",
+        chat(engine={"load_format": "runai_streamer"}),
+    ),
+    "a bucket for a standalone model on CPUs": (
+        {**chat(accelerator=CPU, source="s3://models/chat", runtime="standalone"), **CPU_GROUP},
+        "models.chat.source: without Ray vLLM streams from a bucket, and the image for CPUs has no streamer, got "
+        "s3://models/chat; set runtime to ray, or another source",
+        {**chat(accelerator=CPU, source="s3://models/chat"), **CPU_GROUP},
+    ),
+    "a bucket that a standalone model should download": (
+        chat(source="gs://models/chat", runtime="standalone", engine={"load_format": "safetensors"}),
+        "models.chat.engine.load_format: without Ray vLLM streams from a bucket, got safetensors; leave it out, or set "
+        "runtime to ray",
+        chat(source="gs://models/chat", runtime="standalone", engine={"load_format": "auto"}),
+    ),
+    "shards in a bucket that their loader cannot read": (
+        chat(source="gs://models/chat", engine={"load_format": "runai_streamer_sharded"}),
+        "models.chat.engine.load_format: runai_streamer_sharded reads s3:// and folders, got gs://models/chat; set "
+        "runai_streamer",
+        chat(source="s3://models/chat", engine={"load_format": "runai_streamer_sharded"}),
     ),
     "an unknown accelerator": (
         chat(accelerator={"type": "L40"}),
@@ -829,8 +879,8 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "a model of Ray without a source": (
         {"models": {"chat": {"accelerator": {"type": "L4"}}}},
-        "models.chat.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path or "
-        "pvc://claim/path",
+        "models.chat.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path, "
+        "pvc://claim/path or oci://registry/name:tag[#path]",
         elsewhere("standalone"),
     ),
     "a model of Ray without an accelerator": (
@@ -857,8 +907,8 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "a standalone model without an address or weights": (
         {"models": {"chat": {"runtime": "standalone", "accelerator": {"type": "L4"}}}},
-        "models.chat.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path or "
-        "pvc://claim/path",
+        "models.chat.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path, "
+        "pvc://claim/path or oci://registry/name:tag[#path]",
         chat(runtime="standalone"),
     ),
     "a standalone model that no group fits": (
@@ -1249,7 +1299,7 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "an adapter from nowhere": (
         lora({"sql": {"source": "adapters/sql"}}),
         "models.chat.lora.adapters.sql.source: not a source, got adapters/sql; one of: hf://org/name[@revision], "
-        "s3://bucket/path, gs://bucket/path, pvc://claim/path",
+        "s3://bucket/path, gs://bucket/path, pvc://claim/path, oci://registry/name:tag[#path]",
         lora({"sql": {"source": "hf://org/sql@main"}}),
     ),
     "an adapter that leaves its claim": (
@@ -1358,6 +1408,24 @@ def test_everything_wrong_is_said_at_once() -> None:
         "networkPolicy.clients",
         "ingress.host",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        (group("l4", modelImages=["registry/chat:1"]), "workerGroups.l4.modelImages"),
+        (chat(source="oci://registry/chat:1", runtime="standalone"), "models.chat.source"),
+    ],
+)
+def test_an_old_kubernetes_mounts_no_images(values: dict[str, Any], path: str) -> None:
+    with pytest.raises(RenderRefused) as refusal:
+        render_chart(values, kubernetes="1.32.9-eks-113cf36")
+    assert str(refusal.value) == (
+        f"{path}: Kubernetes mounts images from 1.33 on, got v1.32.9-eks-113cf36; upgrade it, or put the weights on a "
+        "claim (pvc://claim/path)"
+    )
+    assert render_chart(values, kubernetes="1.33.0-eks-113cf36")
+    assert render_chart({"models": {"chat": CHAT}}, kubernetes="1.32.9-eks-113cf36")
 
 
 def test_a_release_name_of_60_characters_is_refused() -> None:

@@ -7,8 +7,15 @@ import pytest
 
 from tests.images import rules
 from tests.images.dockerfile import REPOSITORY, Dockerfile, dockerfile
+from tools.lock import OWN
 
 IMAGE = REPOSITORY / "images" / "ray-vllm"
+LOCKS = (
+    IMAGE / "requirements.txt",
+    IMAGE / "requirements-cpu.txt",
+    REPOSITORY / "images" / "ray-serve" / "requirements.txt",
+    REPOSITORY / "tools" / "python" / "requirements.txt",
+)
 
 
 @pytest.fixture
@@ -51,9 +58,19 @@ def test_no_secret_is_named(file: Dockerfile) -> None:
 @pytest.mark.parametrize("lock", ["requirements.txt", "requirements-cpu.txt"])
 def test_it_has_all_that_the_other_image_has(lock: str) -> None:
     """A model's worker also runs HAProxy and may run a pipeline's replica."""
-    pin = re.compile(r"(?m)^[a-z0-9-]+==\S+")
-    serve = set(pin.findall((IMAGE.parent / "ray-serve" / "requirements.txt").read_text()))
-    assert serve <= set(pin.findall((IMAGE / lock).read_text()))
+    pin = re.compile(r"(?m)^([a-z0-9-]+)==(\S+)")
+    serve = dict(pin.findall((IMAGE.parent / "ray-serve" / "requirements.txt").read_text()))
+    here = dict(pin.findall((IMAGE / lock).read_text()))
+    assert serve.keys() <= here.keys()
+    assert {name for name, version in serve.items() if here[name] != version} <= OWN
+
+
+def test_the_gpus_lock_has_what_streams_weights_and_hands_over_kv_caches() -> None:
+    """And none else: the image for CPUs and its tests would be made anew for packages that they cannot use."""
+    wanted = {"runai-model-streamer", "runai-model-streamer-s3", "runai-model-streamer-gcs", "nixl", "boto3"}
+    names = {lock: set(re.findall(r"(?m)^([a-z0-9-]+)==", lock.read_text())) for lock in LOCKS}
+    assert wanted <= names.pop(IMAGE / "requirements.txt")
+    assert all(not wanted & others for others in names.values())
 
 
 def test_what_would_compile_at_run_time_is_off(file: Dockerfile) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.lock import LOCKS, REPOSITORY, TORCH, Lock, split_lock
+from tools.lock import LOCKS, OWN, REPOSITORY, TORCH, Lock, constraining, split_lock
 
 FILES = [file for lock in LOCKS for file in lock.files]
 #: How the packages of one lock look in the file.
@@ -43,6 +43,12 @@ def test_a_lock_is_split_into_its_packages() -> None:
     header, packages = split_lock("# by uv\n#    make lock\na==1 \\\n    --hash=sha256:0\n    # via b\nb==2\n")
     assert header == "# by uv\n#    make lock\n"
     assert packages == ["a==1 \\\n    --hash=sha256:0\n    # via b\n", "b==2\n"]
+
+
+def test_a_lock_follows_another_in_all_but_what_each_has_for_itself() -> None:
+    (own,) = OWN
+    text = f"# by uv\na==1 \\\n    --hash=sha256:0\n{own}==2 \\\n    --hash=sha256:1\n    # via b\n"
+    assert constraining(text) == f"a==1 \\\n    --hash=sha256:0\n{own}>=0\n"
 
 
 def test_torch_is_told_from_packages_that_begin_alike() -> None:

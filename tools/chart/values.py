@@ -15,7 +15,7 @@ from serve_apps.batch.config import BatchSettings
 from serve_apps.common.config import AdapterName, Config, Name
 from serve_apps.common.prices import Price
 from serve_apps.gateway.config import Adapter, GatewayArgs, Jwt, LogicalModel, Queue, Tenant
-from serve_apps.llm.config import Autoscaling, EngineArgs, LoraSlots, Parallelism, Sampling
+from serve_apps.llm.config import IMAGE_PATTERN, Autoscaling, EngineArgs, LoraSlots, Parallelism, Sampling
 from serve_apps.rag.config import Pipeline, VectorStore
 
 #: A block that is passed on as it is; its owner's schema checks it.
@@ -77,14 +77,14 @@ class LoraAdapter(Adapter):
     """One LoRA adapter."""
 
     source: str = Field(min_length=1)
-    """Where it is: pvc://claim/path, s3://, gs:// or hf://org/name[@revision]."""
+    """Where it is: pvc://claim/path, oci://image[#path], s3://, gs:// or hf://org/name[@revision]."""
 
 
 class Lora(LoraSlots):
     """LoRA adapters of a model, and the room for them."""
 
     directory: str | None = Field(None, min_length=1)
-    """A folder (pvc://claim/path, s3://, gs:// or hf://org/name) whose folders are adapters, named by the folder."""
+    """A folder (pvc://claim/path, oci://image, s3://, gs:// or hf://org/name) whose folders are adapters."""
     adapters: dict[AdapterName, LoraAdapter | None] | None = None
     """Adapters by name, listed in /v1/models; each is fetched and loaded when it is asked for first."""
 
@@ -116,8 +116,8 @@ class Model(Config):
     """Its queue in each replica of the gateway. Unless set, a model of Ray may have as many requests as all its
     replicas work on, and others as many as come."""
     source: str | None = Field(None, min_length=1)
-    """Where the weights are: hf://org/name[@revision], s3://, gs:// or pvc://claim/path. Required unless it has a
-    `url`."""
+    """Where the weights are: hf://org/name[@revision], s3://, gs://, pvc://claim/path or oci://registry/name:tag[#path].
+    Required unless it has a `url`."""
     size: Size | None = None
     """How large it is, so that it is known at install whether it fits; some models' sizes are known."""
     accelerator: Accelerator | None = None
@@ -370,6 +370,8 @@ class WorkerGroup(Config):
     """A PersistentVolumeClaim for what its models download and compile; unless set, that goes with the pod."""
     model_claims: list[str] | None = None
     """PersistentVolumeClaims with weights, for sources pvc://<claim>/path; mounted read-only."""
+    model_images: list[Annotated[str, Field(pattern=f"^{IMAGE_PATTERN}$")]] | None = None
+    """Images with weights, each by tag or digest, for sources oci://<image>; mounted read-only."""
     pod_template: Verbatim | None = None
     """As head.podTemplate."""
 

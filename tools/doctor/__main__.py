@@ -65,7 +65,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             needed = wanted(render(helm(), arguments.files, Path(scratch)))
-        cluster = read(lambda *words: kubectl(*words, *in_namespace))
+        cluster = read(lambda *words: kubectl(*words, *in_namespace), image_volumes=needed.image_volumes)
     except (CannotAsk, ToolUnavailable, ValueError) as error:
         print(f"doctor: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,8 @@ DRIVER = 580
 #: Labels of NVIDIA's GPU feature discovery with a driver's first number.
 DRIVER_LABELS = ("nvidia.com/cuda.driver-version.major", "nvidia.com/cuda.driver.major")
 OPERATOR = "kuberay-operator"
+#: What mounts images: Kubernetes, without being told to, and containerd.
+IMAGE_VOLUMES, IMAGE_VOLUMES_BY_DEFAULT, IMAGE_VOLUMES_IN_CONTAINERD = (1, 33), (1, 35), (2, 1)
 #: What reads or makes the kinds of objects that are not Kubernetes' own: their custom resources, and how to get them.
 KINDS: Mapping[str, tuple[str, str]] = {
     "RayService": ("rayservices.ray.io", "install the chart kuberay-operator"),
@@ -66,6 +68,7 @@ def findings(cluster: Cluster, wanted: Wanted, versions: Versions) -> Iterator[F
     yield _pod_metrics(cluster, wanted)
     yield from _storage(cluster, wanted)
     yield from room.findings(cluster, wanted)
+    yield _image_volumes(cluster, wanted)
     yield _driver(cluster)
     yield _images(wanted, versions)
 
@@ -123,6 +126,24 @@ def _storage(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
         there = name in cluster.storage_classes
         others = ", ".join(sorted(cluster.storage_classes)) or "none"
         yield Finding(there, "StorageClass", name if there else f"no {name}; there are: {others}")
+
+
+def _image_volumes(cluster: Cluster, wanted: Wanted) -> Finding:
+    subject = "image volumes"
+    if not wanted.image_volumes:
+        return Finding(True, subject, "not needed")
+    version = _numbers(cluster.kubernetes)[:2]
+    if version < IMAGE_VOLUMES:
+        told = f"Kubernetes {cluster.kubernetes} has none; upgrade it to 1.35, or put the weights on a claim"
+        return Finding(False, subject, told)
+    if not (version >= IMAGE_VOLUMES_BY_DEFAULT if cluster.image_volumes is None else cluster.image_volumes):
+        told = "the feature gate ImageVolume is off; turn it on, for the kubelets too, or upgrade Kubernetes to 1.35"
+        return Finding(False, subject, told)
+    runtimes = {node.runtime for node in cluster.nodes if node.runtime.startswith("containerd://")}
+    old = sorted(runtime for runtime in runtimes if _numbers(runtime)[:2] < IMAGE_VOLUMES_IN_CONTAINERD)
+    if old:
+        return Finding(False, subject, f"{old[0]} on a node mounts none; containerd 2.1 does: upgrade the nodes")
+    return Finding(True, subject, f"Kubernetes {cluster.kubernetes} mounts them")
 
 
 def _driver(cluster: Cluster) -> Finding:

@@ -1,6 +1,7 @@
 """What the doctor looks at in a cluster, read through kubectl; nothing is changed."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ class Node:
 
     labels: dict[str, str]
     allocatable: Amounts
+    runtime: str = ""
+    """Of its containers, as ``containerd://2.1.4``."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,12 @@ class Cluster:
     bounds: list[Bounds]
     """Of the release's namespace."""
     api_groups: set[str]
+    image_volumes: bool | None = None
+    """Whether the API server has the feature gate on; None if it was not asked, or does not say."""
 
 
-def read(ask: Ask) -> Cluster:
-    """Ask a cluster.
+def read(ask: Ask, *, image_volumes: bool = False) -> Cluster:
+    """Ask a cluster; about ``image_volumes`` only if a release has any, since that is a long answer.
 
     Raises:
         Exception: whatever ``ask`` raises where it cannot be asked.
@@ -91,7 +96,11 @@ def read(ask: Ask) -> Cluster:
             for one in classes
         },
         nodes=[
-            Node(one["metadata"].get("labels", {}), amounts(one["status"].get("allocatable")))
+            Node(
+                one["metadata"].get("labels", {}),
+                amounts(one["status"].get("allocatable")),
+                one["status"].get("nodeInfo", {}).get("containerRuntimeVersion", ""),
+            )
             for one in _items(ask("get", "nodes", "--output=json"))
         ],
         node_pools={one["metadata"]["name"]: _node_pool(one) for one in pools},
@@ -113,7 +122,14 @@ def read(ask: Ask) -> Cluster:
         api_groups={
             line.rpartition("/")[2].partition(".")[2] for line in ask("get", "apiservices", "--output=name").split()
         },
+        image_volumes=_gate("ImageVolume", ask("get", "--raw=/metrics")) if image_volumes else None,
     )
+
+
+def _gate(name: str, metrics: str) -> bool | None:
+    """Whether the API server's own metrics have a feature gate on."""
+    value = re.search(rf'(?m)^kubernetes_feature_enabled{{name="{name}",[^}}]*}} (\d)', metrics)
+    return value[1] == "1" if value else None
 
 
 def _node_pool(pool: dict[str, Any]) -> Allowance:

@@ -74,6 +74,8 @@ class Wanted:
     """The version that KubeRay is told."""
     tags: set[str]
     """Of the images with Ray."""
+    image_volumes: bool = False
+    """Whether pods mount images with weights."""
 
 
 def wanted(objects: Sequence[dict[str, Any]]) -> Wanted:
@@ -107,6 +109,9 @@ def wanted(objects: Sequence[dict[str, Any]]) -> Wanted:
         },
         ray=service["spec"]["rayClusterConfig"]["rayVersion"],
         tags={template["spec"]["containers"][0]["image"].rpartition(":")[2] for template in ray_pods},
+        image_volumes=any(
+            "image" in volume for template in templates.values() for volume in template["spec"].get("volumes", ())
+        ),
     )
 
 

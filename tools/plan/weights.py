@@ -19,7 +19,7 @@ def weights_gb(source: str, engine: Mapping[str, Any], known: Mapping[str, float
 
     A mixture of experts counts whole: ``30B-A3B`` is 30 billion, ``8x7B`` 56.
     """
-    name = source.partition("://")[2].partition("@")[0]
+    name = re.sub(r"@[^#]*", "", source.partition("://")[2])
     if name in known:
         return known[name]
     sizes = [float(size) * int(experts or 1) for experts, size in _BILLIONS.findall(name.lower())]

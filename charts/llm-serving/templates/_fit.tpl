@@ -17,8 +17,13 @@ Qwen3-235B-A22B-Instruct-2507: {parameters: 235.094, experts: 227.096, layers: 9
 {{- /* Renders how a model's weights and KV cache fill its GPUs, as YAML; nothing on CPU and where its size is not known.
 GB are 10^9 bytes. Scope: the model (of llm-serving.models). */ -}}
 {{- define "llm-serving.fit" -}}
-{{- $model := regexReplaceAll "@.*$" .source "" | splitList "/" | last }}
-{{- $size := .size | default (get (include "llm-serving.modelSizes" . | fromYaml) (regexReplaceAll "(?i)-(fp8|awq|gptq|int4|int8|w4a16|w8a8|nvfp4).*$" $model "")) }}
+{{- $model := regexReplaceAll "@[^#]*" .source "" | splitList "/" | last | splitList "#" | last | splitList ":" | first }}
+{{- $size := .size }}
+{{- $known := regexReplaceAll "(?i)-(fp8|awq|gptq|int4|int8|w4a16|w8a8|nvfp4).*$" $model "" | lower }}
+{{- range $name, $sizes := include "llm-serving.modelSizes" . | fromYaml }}
+{{- /* An image's name has no capitals. */}}
+{{- if and (not $size) (eq (lower $name) $known) }}{{ $size = $sizes }}{{ end }}
+{{- end }}
 {{- $share := get (include "llm-serving.accelerators" . | fromYaml) .accelerator.type | default dict }}
 {{- if and $size $share.gpuGb }}
 {{- $count := int .accelerator.count }}

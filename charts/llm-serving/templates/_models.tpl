@@ -156,6 +156,39 @@ Scope: dict "root" $ "home" (of llm-serving.home). */ -}}
 {{- toYaml $models }}
 {{- end -}}
 
+{{- /* Renders the folder, below /mnt/models, that an image is mounted at, which names its volume, too: a reference has
+colons, and no mount may. serve_apps.llm.sources has the same rule. Scope: the reference. */ -}}
+{{- define "llm-serving.imageFolder" -}}
+image-{{ sha256sum . | trunc 10 }}
+{{- end -}}
+
+{{- /* Renders what a pod has to mount for a source, as YAML: `name`, the `key` of a worker group that lists it, `what` it is
+and the `location` that is loaded; nothing for sources that are fetched. Scope: the source. */ -}}
+{{- define "llm-serving.mounted" -}}
+{{- if hasPrefix "pvc://" . }}
+{{- $path := trimPrefix "pvc://" . }}
+{{- dict "key" "modelClaims" "what" "claim" "name" (splitList "/" $path | first) "location" (printf "/mnt/models/%s" $path) | toYaml }}
+{{- else if hasPrefix "oci://" . }}
+{{- $parts := trimPrefix "oci://" . | splitList "#" }}
+{{- $location := concat (list "/mnt/models" (include "llm-serving.imageFolder" (first $parts))) (rest $parts) | join "/" }}
+{{- dict "key" "modelImages" "what" "image" "name" (first $parts) "location" $location | toYaml }}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the paths of the values that have pods mount images, as YAML. Scope: the root. */ -}}
+{{- define "llm-serving.imageVolumes" -}}
+{{- range $name, $group := include "llm-serving.workerGroups" . | fromYaml }}
+{{- if $group.modelImages }}
+- workerGroups.{{ $name }}.modelImages
+{{- end }}
+{{- end }}
+{{- range $name, $model := include "llm-serving.standalone" . | fromYaml }}
+{{- if hasPrefix "oci://" $model.source }}
+- models.{{ $name }}.source
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* Renders a model's autoscaling_config as Serve counts, to whom each data parallel rank is a replica.
 Scope: the model. */ -}}
 {{- define "llm-serving.ranks" -}}

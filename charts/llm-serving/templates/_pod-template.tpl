@@ -202,9 +202,7 @@ capabilities: {drop: [ALL]}
 {{- if .spec.cacheClaim }}
 - {name: cache, mountPath: /home/ray/.cache}
 {{- end }}
-{{- range .spec.modelClaims }}
-- {name: claim-{{ . }}, mountPath: /mnt/models/{{ . }}, readOnly: true}
-{{- end }}
+{{- include "llm-serving.weightsMounts" .spec }}
 {{- end -}}
 
 {{- /* Renders the pod's volumes, one per mount. Scope: as llm-serving.podTemplate. */ -}}
@@ -259,8 +257,28 @@ capabilities: {drop: [ALL]}
     - {key: password, path: password}
 {{- end }}
 {{- end }}
+{{- include "llm-serving.weightsVolumes" (dict "root" .root "spec" .spec) }}
+{{- end -}}
+
+{{- /* Renders the mounts of what weights are on. Scope: dict "modelClaims" "modelImages" (as of a worker group). */ -}}
+{{- define "llm-serving.weightsMounts" -}}
+{{- range .modelClaims }}
+- {name: claim-{{ . }}, mountPath: /mnt/models/{{ . }}, readOnly: true}
+{{- end }}
+{{- range .modelImages }}
+{{- $folder := include "llm-serving.imageFolder" . }}
+- {name: {{ $folder }}, mountPath: /mnt/models/{{ $folder }}, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the volumes of llm-serving.weightsMounts. Scope: dict "root" $ "spec" (as there). */ -}}
+{{- define "llm-serving.weightsVolumes" -}}
 {{- range .spec.modelClaims }}
 - name: claim-{{ . }}
   persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
+{{- end }}
+{{- range .spec.modelImages }}
+- name: {{ include "llm-serving.imageFolder" . }}
+  image: {reference: {{ quote . }}, pullPolicy: {{ $.root.Values.image.pullPolicy }}}
 {{- end }}
 {{- end -}}

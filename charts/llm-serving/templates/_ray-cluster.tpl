@@ -69,6 +69,7 @@ Scope: llm-serving.workerGroups. */ -}}
       "priorityClassName" ""
       "cacheClaim" ""
       "modelClaims" list
+      "modelImages" list
       "podTemplate" dict }}
 {{- toYaml (mergeOverwrite $defaults (include "llm-serving.withoutNulls" .Values.head | fromYaml)) }}
 {{- end -}}
@@ -94,6 +95,7 @@ Scope: llm-serving.workerGroups. */ -}}
       "priorityClassName" ""
       "cacheClaim" ""
       "modelClaims" list
+      "modelImages" list
       "nodePool" ""
       "podTemplate" dict
     ) $entry }}

@@ -58,8 +58,8 @@ Scope: as llm-serving.standaloneDeployment. */ -}}
 {{- $group := dict "nodeSelector" dict "tolerations" list "image" "vllm" "priorityClassName" "" "cacheClaim" "" }}
 {{- $group = get (include "llm-serving.workerGroups" .root | fromYaml) .model.group | default $group }}
 {{- $share := dict "type" .model.accelerator.type "count" .model.accelerator.count "pipelines" false }}
-{{- $claim := list }}
-{{- if hasPrefix "pvc://" .model.source }}{{ $claim = trimPrefix "pvc://" .model.source | splitList "/" }}{{ end -}}
+{{- $weights := dict }}
+{{- with include "llm-serving.mounted" .model.source | fromYaml }}{{ $_ := set $weights .key (list .name) }}{{ end -}}
 serviceAccountName: {{ include "llm-serving.serviceAccountName" .root }}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -121,9 +121,7 @@ containers:
   - {name: cache, mountPath: /home/ray/.cache}
   {{- end }}
   - {name: internal, mountPath: /etc/llm-serving/secrets/internal, readOnly: true}
-  {{- if $claim }}
-  - {name: weights, mountPath: /mnt/models/{{ first $claim }}, readOnly: true}
-  {{- end }}
+  {{- include "llm-serving.weightsMounts" $weights | nindent 2 }}
 volumes:
 # What vLLM's workers share; counted to the container's memory.
 - name: shared-memory
@@ -139,10 +137,7 @@ volumes:
 {{- end }}
 - name: internal
   secret: {secretName: {{ include "llm-serving.internalSecret" .root }}, defaultMode: 0440}
-{{- if $claim }}
-- name: weights
-  persistentVolumeClaim: {claimName: {{ first $claim }}, readOnly: true}
-{{- end }}
+{{- include "llm-serving.weightsVolumes" (dict "root" .root "spec" $weights) }}
 {{- end -}}
 
 {{- /* Renders vLLM's arguments, as serve_apps.llm.engine has them for a model on Ray, and the guard before its server.
@@ -150,7 +145,8 @@ Scope: as llm-serving.standaloneDeployment. */ -}}
 {{- define "llm-serving.standaloneArguments" -}}
 {{- $model := .model }}
 {{- $engine := mergeOverwrite (dict "tensor_parallel_size" (int $model.accelerator.count)) (omit $model.engine "extra") ($model.engine.extra | default dict) }}
-{{- $location := regexReplaceAll "^hf://([^@]*)(@.*)?$" $model.source "${1}" | replace "pvc://" "/mnt/models/" }}
+{{- $mounted := include "llm-serving.mounted" $model.source | fromYaml }}
+{{- $location := $mounted.location | default (regexReplaceAll "^hf://([^@]*)(@.*)?$" $model.source "${1}") }}
 {{- if hasPrefix "hf://" $model.source }}
 {{- with regexFind "@.*$" $model.source | trimPrefix "@" }}
 {{- $engine = mergeOverwrite (dict "revision" . "tokenizer_revision" .) $engine }}

@@ -19,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "parallelism" "lora" "fit" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "batchJobs" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "parallelism" "lora" "fit" "imageVolumes" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "batchJobs" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -81,7 +81,7 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- end }}
 {{- end }}
 {{- if not $model.source }}
-{{ $path }}.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path or pvc://claim/path
+{{ $path }}.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path, pvc://claim/path or oci://registry/name:tag[#path]
 {{- else }}
 {{- include "llm-serving.validate.source" (dict "path" (printf "%s.source" $path) "source" $model.source) }}
 {{- end }}
@@ -93,6 +93,7 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 {{- include "llm-serving.validate.modelGroup" (dict "path" $path "model" $model "groups" $.groups) }}
 {{- end }}
 {{- include "llm-serving.validate.engine" (dict "path" $path "engine" $model.engine) }}
+{{- include "llm-serving.validate.loading" (dict "path" $path "model" $model) }}
 {{- include "llm-serving.validate.autoscaling" (dict "path" $path "block" $model "config" $model.autoscalingConfig "maxOngoing" $model.maxOngoingRequests "maxOngoingPath" (printf "%s.maxOngoingRequests" $path)) }}
 {{- end }}
 {{- end -}}
@@ -176,12 +177,13 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 
 {{- /* Where weights or adapters are. Scope: dict "path" "source". */ -}}
 {{- define "llm-serving.validate.source" -}}
-{{- if hasPrefix "oci://" .source }}
-{{ .path }}: oci:// is not supported yet, got {{ .source }}; use hf://, s3://, gs:// or pvc://
-{{- else if not (regexMatch "^(hf://[^/@]+/[^/@]+(@[^/@]+)?|s3://.+|gs://.+|pvc://[^/]+(/.+)?)$" .source) }}
-{{ .path }}: not a source, got {{ .source }}; one of: hf://org/name[@revision], s3://bucket/path, gs://bucket/path, pvc://claim/path
+{{- $image := "[^/@#\\s]+/[^@#\\s]+(:[^/@:#\\s]+|@sha256:[0-9a-f]{64})" }}
+{{- if not (regexMatch (printf "^(hf://[^/@]+/[^/@]+(@[^/@]+)?|s3://.+|gs://.+|pvc://[^/]+(/.+)?|oci://%s(#[^/].*)?)$" $image) .source) }}
+{{ .path }}: not a source, got {{ .source }}; one of: hf://org/name[@revision], s3://bucket/path, gs://bucket/path, pvc://claim/path, oci://registry/name:tag[#path]
 {{- else if and (hasPrefix "pvc://" .source) (has ".." (splitList "/" .source)) }}
 {{ .path }}: leaves its claim, got {{ .source }}; set pvc://claim/path
+{{- else if and (hasPrefix "oci://" .source) (has ".." (regexSplit "[#/]" .source -1)) }}
+{{ .path }}: leaves its image, got {{ .source }}; set oci://registry/name:tag#path
 {{- end }}
 {{- end -}}
 
@@ -225,13 +227,9 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 {{- end }}
 {{- end }}
 {{- end }}
-{{- $claims := dig $model.group "modelClaims" list $.groups }}
 {{- range $at, $source := $sources }}
 {{- include "llm-serving.validate.source" (dict "path" $at "source" $source) }}
-{{- $claim := trimPrefix "pvc://" $source | splitList "/" | first }}
-{{- if and (hasPrefix "pvc://" $source) (hasKey $.groups $model.group) (not (has $claim $claims)) }}
-{{ $at }}: worker group {{ $model.group }} does not mount the claim {{ $claim }}; add it to workerGroups.{{ $model.group }}.modelClaims
-{{- end }}
+{{- include "llm-serving.validate.mounted" (dict "path" $at "source" $source "name" $model.group "groups" $.groups) }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -308,10 +306,27 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 {{- else }}
 {{ .path }}.accelerator.count: no enabled worker group is filled evenly by replicas of {{ $count }} x {{ $type }}; set a divisor of one of: {{ join ", " $counts }}
 {{- end }}
-{{- else if and (eq (.model.runtime | default "ray") "ray") (hasPrefix "pvc://" .model.source) }}
-{{- $claim := trimPrefix "pvc://" .model.source | splitList "/" | first }}
-{{- if not (has $claim $group.modelClaims) }}
-{{ .path }}.source: worker group {{ .model.group }} does not mount the claim {{ $claim }}; add it to workerGroups.{{ .model.group }}.modelClaims
+{{- else if eq (.model.runtime | default "ray") "ray" }}
+{{- include "llm-serving.validate.mounted" (dict "path" (printf "%s.source" .path) "source" .model.source "name" .model.group "groups" .groups) }}
+{{- end }}
+{{- end -}}
+
+{{- /* Whether a worker group mounts what a source is on. Scope: dict "path" "source" "name" (the group's) "groups". */ -}}
+{{- define "llm-serving.validate.mounted" -}}
+{{- $group := get .groups .name }}
+{{- with include "llm-serving.mounted" .source | fromYaml }}
+{{- if and $group (not (has .name (get $group .key))) }}
+{{ $.path }}: worker group {{ $.name }} does not mount the {{ .what }} {{ .name }}; add it to workerGroups.{{ $.name }}.{{ .key }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Volumes that an older Kubernetes knows nothing of. */ -}}
+{{- define "llm-serving.validate.imageVolumes" -}}
+{{- $version := .root.Capabilities.KubeVersion.Version }}
+{{- if semverCompare "<1.33.0-0" $version }}
+{{- range include "llm-serving.imageVolumes" .root | fromYamlArray }}
+{{ . }}: Kubernetes mounts images from 1.33 on, got {{ $version }}; upgrade it, or put the weights on a claim (pvc://claim/path)
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -342,6 +357,24 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 {{- else if hasKey $engine $key }}
 {{ $path }}.engine.extra.{{ $key }}: also set as engine.{{ $key }}; keep one
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* How weights are read: Ray downloads from buckets first, unless it is told to stream; without Ray vLLM always streams.
+Scope: dict "path" "model". */ -}}
+{{- define "llm-serving.validate.loading" -}}
+{{- $model := .model }}
+{{- $format := $model.engine.load_format | default "auto" }}
+{{- $streams := hasPrefix "runai_streamer" $format }}
+{{- $alone := and (eq ($model.runtime | default "ray") "standalone") (regexMatch "^(s3|gs)://" $model.source) }}
+{{- if and $streams (eq $model.accelerator.type "cpu") }}
+{{ .path }}.engine.load_format: the image for CPUs has no streamer, got {{ $format }}; leave it out
+{{- else if and $alone (eq $model.accelerator.type "cpu") }}
+{{ .path }}.source: without Ray vLLM streams from a bucket, and the image for CPUs has no streamer, got {{ $model.source }}; set runtime to ray, or another source
+{{- else if and $alone (not (has $format (list "auto" "runai_streamer" "runai_streamer_sharded"))) }}
+{{ .path }}.engine.load_format: without Ray vLLM streams from a bucket, got {{ $format }}; leave it out, or set runtime to ray
+{{- else if and (eq $format "runai_streamer_sharded") (hasPrefix "gs://" $model.source) }}
+{{ .path }}.engine.load_format: runai_streamer_sharded reads s3:// and folders, got {{ $model.source }}; set runai_streamer
 {{- end }}
 {{- end -}}
 
@@ -666,6 +699,9 @@ batch.maxFileBytes: files come through the gateway, which takes {{ $most }} byte
 {{- $path := printf "batch.jobs.%s" $name }}
 {{- if not $job.entry }}
 {{ $path }}.model: no enabled model that the chart runs, got {{ $job.model | quote }}; models: {{ keys $.models | sortAlpha | join ", " | default "none" }}
+{{- else if hasKey $.standalone $job.model }}
+{{- /* Its own pods mount it by themselves; those of a job are its worker group's. */}}
+{{- include "llm-serving.validate.mounted" (dict "path" (printf "%s.model" $path) "source" $job.entry.source "name" $job.entry.group "groups" $.groups) }}
 {{- end }}
 {{- range $key := list "input" "output" }}
 {{- $place := get $job $key }}

@@ -24,6 +24,12 @@
 [WARNING] models.{{ $name }}.source names no revision: replicas may start with different weights. Add @<commit>.
 {{- end }}
 {{- end }}
+{{- $kubernetes := .Capabilities.KubeVersion }}
+{{- if semverCompare "<1.35.0-0" $kubernetes.Version }}
+{{- range include "llm-serving.imageVolumes" . | fromYamlArray }}
+[WARNING] {{ . }}: Kubernetes {{ $kubernetes.Major }}.{{ $kubernetes.Minor }} drops image volumes without a word unless its feature gate ImageVolume is on. Turn it on, for the API server and the kubelets, or upgrade to 1.35.
+{{- end }}
+{{- end }}
 {{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
 {{- range $name, $group := $groups }}
 {{- $most := 0 }}

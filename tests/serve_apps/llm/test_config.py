@@ -1,9 +1,10 @@
+import re
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from serve_apps.llm.config import EngineArgs, LLMArgs, LLMSettings
+from serve_apps.llm.config import SOURCE_PATTERN, EngineArgs, LLMArgs, LLMSettings
 
 
 def llm_args(**changes: Any) -> dict[str, Any]:
@@ -81,6 +82,25 @@ def test_the_hosts_memory_holds_at_least_a_batch_of_adapters() -> None:
 def test_a_path_is_no_name_of_an_adapter(name: str) -> None:
     with pytest.raises(ValidationError, match="named"):
         LLMSettings.model_validate({"adapters": {"named": {name: "pvc://claim/sql"}}})
+
+
+@pytest.mark.parametrize(
+    ("image", "is_one"),
+    [
+        ("registry/chat:1", True),
+        ("registry:5000/ml/chat:v1.2_a-b", True),
+        (f"registry/chat@sha256:{'a' * 64}", True),
+        (f"registry/chat:1@sha256:{'a' * 64}", True),
+        ("registry/chat:1#models/8b", True),
+        ("registry:5000/chat", False),
+        ("registry/chat:latest#/etc", False),
+        ("registry/chat@sha256:abc", False),
+        ("chat:1", False),
+        ("registry/a chat:1", False),
+    ],
+)
+def test_an_image_is_named_by_tag_or_digest(image: str, is_one: bool) -> None:
+    assert bool(re.search(SOURCE_PATTERN, f"oci://{image}")) is is_one
 
 
 def test_adapters_are_told_by_name_and_by_directory() -> None:

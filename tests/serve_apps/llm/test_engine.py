@@ -1,11 +1,15 @@
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from ray.llm._internal.common.utils.download_utils import download_model_files
 from ray.serve.llm import LLMConfig
 from vllm.config.lora import MaxLoRARanks
 
 from serve_apps.llm.config import LLMArgs, LoraSlots
 from serve_apps.llm.engine import deployment_config, engine_kwargs, llm_config
+from tests.serve_apps.bucket import Bucket
+from tests.serve_apps.gateway.servers import serving
 from tests.serve_apps.llm.test_config import llm_args
 
 
@@ -45,6 +49,39 @@ def test_ranks_and_experts_are_vllms_and_ranks_have_their_own_server() -> None:
 def test_the_task_chooses_the_runner(task: str, runner: str | None, convert: str | None) -> None:
     kwargs = engine_kwargs(parsed(task=task))
     assert (kwargs.get("runner"), kwargs.get("convert")) == (runner, convert)
+
+
+@pytest.mark.parametrize(
+    ("source", "engine", "told"),
+    [
+        ("s3://models/chat", {}, "pyarrow-s3://models/chat"),
+        ("s3://models/chat", {"load_format": "safetensors"}, "pyarrow-s3://models/chat"),
+        ("s3://models/chat", {"load_format": "runai_streamer"}, "s3://models/chat"),
+        ("gs://models/chat", {}, "gs://models/chat"),
+        ("hf://org/chat", {"load_format": "runai_streamer"}, "org/chat"),
+    ],
+)
+def test_a_bucket_is_streamed_by_vllm_or_downloaded_by_arrow(source: str, engine: dict[str, Any], told: str) -> None:
+    config = LLMConfig(**llm_config(parsed(source=source, engine=engine)))
+    assert config.model_loading_config.model_source == told
+
+
+def test_ray_downloads_a_model_from_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what every image has; Ray's own choice, boto3, is not in the image for CPUs."""
+    monkeypatch.setattr("ray.llm._internal.common.utils.cloud_filesystem.s3_filesystem.boto3", None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    files = {"chat/config.json": b"{}", "chat/model.safetensors": b"weights"}
+    with serving(Bucket(files)) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+        engine = LLMConfig(**llm_config(parsed(source="s3://bucket/chat"))).get_engine_config()
+        folder = Path(download_model_files(engine.actual_hf_model_id, engine.mirror_config))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+        "config.json": b"{}",
+        "model.safetensors": b"weights",
+    }
 
 
 def test_a_pinned_revision_pins_the_tokenizer_too() -> None:

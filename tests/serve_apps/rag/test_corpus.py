@@ -1,15 +1,11 @@
-import xml.sax.saxutils
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
-from starlette.requests import Request
-from starlette.responses import Response
 
-from serve_apps.common.middleware import Receive, Scope, Send
 from serve_apps.rag import corpus
 from serve_apps.rag.corpus import Corpus, Item
+from tests.serve_apps.bucket import Bucket
 from tests.serve_apps.gateway.servers import serving
 
 
@@ -57,43 +53,13 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         Corpus(str(tmp_path / "nowhere"))
 
 
-class Bucket:
-    """What a client of S3 needs to list a bucket and read from it."""
-
-    objects: ClassVar = {"docs/a.md": b"one", "docs/sub/b.md": b"two", "docs/image.png": b"x"}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope)
-        await self._respond(request)(scope, receive, send)
-
-    def _respond(self, request: Request) -> Response:
-        key = request.url.path.removeprefix("/bucket").removeprefix("/")
-        if "list-type" in request.query_params:
-            prefix = request.query_params.get("prefix", "")
-            found = {name: content for name, content in self.objects.items() if name.startswith(prefix)}
-            entries = "".join(
-                f"<Contents><Key>{xml.sax.saxutils.escape(name)}</Key><Size>{len(content)}</Size>"
-                "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
-                for name, content in found.items()
-            )
-            listing = f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>"
-            return Response(listing, media_type="application/xml")
-        if key not in self.objects:
-            return Response(status_code=404)
-        content = self.objects[key]
-        headers = {"content-length": str(len(content)), "last-modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
-        if request.method == "HEAD":
-            return Response(headers=headers)
-        return Response(content, 206 if "range" in request.headers else 200)
-
-
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A bucket, by the URI of the documents in it."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with serving(Bucket()) as url:
+    with serving(Bucket({"docs/a.md": b"one", "docs/sub/b.md": b"two", "docs/image.png": b"x"})) as url:
         yield f"s3://bucket/docs?scheme=http&endpoint_override={url.removeprefix('http://')}&region=us-east-1"
 
 

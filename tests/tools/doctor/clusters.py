@@ -27,7 +27,7 @@ def cluster(**more: Any) -> Cluster:
         "definitions": DEFINITIONS,
         "images": {"kuberay-operator": "quay.io/kuberay/operator:v1.6.2", "coredns": "coredns:1"},
         "storage_classes": {"gp3": True, "efs": False},
-        "nodes": [Node({}, {"cpu": 4}), Node(GPU_NODE, GPU_ROOM)],
+        "nodes": [Node({}, {"cpu": 4}), Node(GPU_NODE, GPU_ROOM, "containerd://2.1.4")],
         "node_pools": {"gpus": Allowance("gpus", {"nvidia.com/gpu": 100}, {"nvidia.com/gpu": 1})},
         "quotas": [Allowance("team", {"requests.nvidia.com/gpu": 1, "pods": 50}, {"pods": 2})],
         "bounds": [Bounds("sizes", "Container", {"memory": 512 * GI}, {"memory": 512 * GI, "cpu": 64})],
@@ -101,10 +101,18 @@ def kubectl(*arguments: str) -> str:
                     {"metadata": {"name": "a"}, "status": {"allocatable": {"cpu": "4"}}},
                     {
                         "metadata": {"name": "b", "labels": GPU_NODE},
-                        "status": {"allocatable": {"cpu": "3920m", "memory": "14Gi", "nvidia.com/gpu": "1"}},
+                        "status": {
+                            "allocatable": {"cpu": "3920m", "memory": "14Gi", "nvidia.com/gpu": "1"},
+                            "nodeInfo": {"containerRuntimeVersion": "containerd://2.1.4"},
+                        },
                     },
                 ]
             }
+        ),
+        ("get", "--raw=/metrics"): (
+            "# TYPE kubernetes_feature_enabled gauge\n"
+            'kubernetes_feature_enabled{name="ImageMaximumGCAge",stage="BETA"} 1\n'
+            'kubernetes_feature_enabled{name="ImageVolume",stage="BETA"} 0\n'
         ),
         ("get", "apiservices"): (
             "apiservice.apiregistration.k8s.io/v1.apps\napiservice.apiregistration.k8s.io/v1beta1.metrics.k8s.io\n"

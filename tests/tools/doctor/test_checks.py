@@ -112,6 +112,37 @@ def test_a_class_that_is_named_has_to_be_there() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        ({"kubernetes": "1.35.1"}, "ok   image volumes        Kubernetes 1.35.1 mounts them"),
+        ({"image_volumes": True}, "ok   image volumes        Kubernetes 1.34.4-eks-113cf36 mounts them"),
+        (
+            {"image_volumes": None},
+            "fix  image volumes        the feature gate ImageVolume is off; turn it on, for the kube",
+        ),
+        (
+            {"image_volumes": False, "kubernetes": "1.35.1"},
+            "fix  image volumes        the feature gate ImageVolume is off",
+        ),
+        (
+            {"kubernetes": "1.32.4"},
+            "fix  image volumes        Kubernetes 1.32.4 has none; upgrade it to 1.35, or put the",
+        ),
+        (
+            {
+                "kubernetes": "1.35.1",
+                "nodes": [Node({}, {}, "containerd://1.7.27-1"), Node({}, {}, "containerd://2.2.0")],
+            },
+            "fix  image volumes        containerd://1.7.27-1 on a node mounts none; containerd 2.1 does: upgrade the",
+        ),
+    ],
+)
+def test_who_mounts_images_is_new_enough_and_told_to(there: dict[str, Any], told: str) -> None:
+    assert found(wanted(image_volumes=True), **there)["image volumes"].startswith(told)
+    assert found(**there)["image volumes"] == "ok   image volumes        not needed"
+
+
 def test_the_driver_has_to_know_the_images_cuda() -> None:
     def driver(*majors: str) -> str:
         return found(nodes=[Node({"nvidia.com/cuda.driver-version.major": major}, {}) for major in majors])[

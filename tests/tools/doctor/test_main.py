@@ -39,6 +39,7 @@ print(kubectl(*sys.argv[1:]))
         ([], 1, "ok   workerGroups.l4      2 pods of 1 GPUs, 3 CPUs and 12Gi; Karpenter may make their nodes"),
         (["values/large-model-tp4.yaml"], 1, "fix  quota team           requests.nvidia.com/gpu: 4 needed and 1 left"),
         (["charts/llm-serving/ci/model-values.yaml"], 0, "ok   KubeRay              1.6.2; tested with 1.6.2"),
+        (["tests/chart/cases/image-volumes.yaml"], 1, "fix  image volumes        the feature gate ImageVolume is off"),
         (["values/chat-8b.yaml"], 1, "fix  pods' metrics        nobody offers custom.metrics.k8s.io"),
     ],
 )

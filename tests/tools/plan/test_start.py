@@ -33,7 +33,7 @@ def test_eager_engines_compile_nothing() -> None:
     assert stages == ["node", "image", "process", "weights"]
 
 
-@pytest.mark.parametrize(("scheme", "gb_per_s"), [("hf", 0.3), ("s3", 0.66), ("pvc", 0.33)])
+@pytest.mark.parametrize(("scheme", "gb_per_s"), [("hf", 0.3), ("s3", 0.66), ("pvc", 0.33), ("oci", 0.05)])
 def test_weights_come_as_fast_as_their_source_gives_them(scheme: str, gb_per_s: float) -> None:
     assert seconds("weights", source=f"{scheme}://org/Chat-8B") == pytest.approx((16 / gb_per_s, 16 / 3.3))
 

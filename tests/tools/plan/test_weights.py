@@ -19,6 +19,9 @@ KNOWN = {"BAAI/bge-m3": 2.3}
         ("hf://BAAI/bge-m3@5617a9f6", 2.3),
         ("hf://org/minilm", None),
         ("hf://org/8bit-chat", None),
+        ("oci://registry:5000/ml/qwen3-8b:1", 16),
+        ("oci://registry/models:1#Qwen3-8B", 16),
+        ("oci://registry/minilm@sha256:0123456789ab8b#en", None),
     ],
 )
 def test_a_name_says_how_large_a_model_is(source: str, gb: float | None) -> None:

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"helm.sh/helm/v4/pkg/action"
+	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/loader"
 	loaderv2 "helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/cli/values"
@@ -21,12 +22,12 @@ import (
 	"helm.sh/helm/v4/pkg/strvals"
 )
 
-// request is what `helm template RELEASE CHART --namespace … --values FILE --values - --set SETTING` is told, with what
-// would come on its stdin.
+// request is what `helm template RELEASE CHART --namespace … --kube-version … --values FILE --values - --set SETTING` is
+// told, with what would come on its stdin.
 type request struct {
-	Chart, Release, Namespace string
-	Files, Settings           []string
-	Stdin                     string
+	Chart, Release, Namespace, Kubernetes string
+	Files, Settings                       []string
+	Stdin                                 string
 }
 
 // answer has what Helm prints to stdout, and the notes; or what it prints to stderr.
@@ -81,6 +82,11 @@ func render(asked request) (*release.Release, error) {
 	install := action.NewInstall(action.NewConfiguration())
 	install.DryRunStrategy = action.DryRunClient
 	install.ReleaseName, install.Namespace = asked.Release, asked.Namespace
+	if asked.Kubernetes != "" {
+		if install.KubeVersion, err = common.ParseKubeVersion(asked.Kubernetes); err != nil {
+			return nil, err
+		}
+	}
 	made, err := install.Run(chart, given)
 	if err != nil {
 		return nil, err
