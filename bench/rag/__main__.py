@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from bench.rag import measure
+from bench.rag import measure, store
 from bench.rag.app import StageTimes, embedder, rag_app
 from bench.rag.collection import CollectionError, read
 from bench.rag.report import markdown, svg
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make bench-rag", description=__doc__)
     parser.add_argument("data", metavar="DATA", nargs="?", type=Path, default=CRANFIELD, help="the collection's folder")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the folder for the results")
-    parser.add_argument("--chunks", type=int, default=10_000, help="more chunks for the store, e.g. 100000")
+    parser.add_argument("--chunks", type=int, default=100_000, help="of the larger of the two stores")
     options = parser.parse_args(arguments)
     try:
         collection = read(options.data)
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bench-rag: {error}", file=sys.stderr)
         return 1
     results: dict[str, Any] = {"command": f"make bench-rag DATA=…/{options.data.resolve().name}", **measure.setting()}
-    stores = [measure.store(chunks) for chunks in sorted({10_000, options.chunks})]
+    stores = [store.measured(chunks) for chunks in sorted({10_000, options.chunks})]
     results |= {
         "ann_recall10": stores[0]["recall10"],
         "search_p50_ms_10k": stores[0]["search_p50_ms"],

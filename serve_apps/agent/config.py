@@ -172,7 +172,10 @@ class Agent(Config):
     limits: Limits = Limits()
     """What one request may use."""
     max_tokens: int = Field(512, ge=1)
-    """Tokens of one call of the model at most, unless the request asks for fewer."""
+    """Tokens of what the model says at most, unless the request asks for an answer of fewer."""
+    max_call_tokens: int = Field(512, ge=16)
+    """Tokens of a call of a tool as JSON, or of a choice; raise it for tools with long arguments. Requests cannot lower
+    it: cut short, a call is none."""
     temperature: float = Field(0.0, ge=0, le=2)
     """Sampling temperature of answers, unless the request sets one. Calls of tools are always decided at 0."""
 

@@ -6,9 +6,8 @@ from typing import Any
 
 from serve_apps.agent.config import Agent
 from serve_apps.common.errors import InvalidRequest
+from serve_apps.common.requests import answer_bounds
 
-#: The request's own fields for the length of an answer; the second is OpenAI's newer name.
-_LENGTHS = ("max_tokens", "max_completion_tokens")
 #: Fields that are the model's business, passed on as they are.
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty", "user")
 #: What an agent cannot do, and why.
@@ -72,11 +71,8 @@ def read(body: Mapping[str, Any], agent: Agent) -> Asked:
 
 def _sampling(body: Mapping[str, Any], agent: Agent) -> dict[str, Any]:
     sampling = {name: body[name] for name in _SAMPLING if body.get(name) is not None}
-    for name in _LENGTHS:
-        if (asked := body.get(name)) is not None:
-            if not isinstance(asked, int) or isinstance(asked, bool) or asked < 1:
-                raise InvalidRequest(f"{name}: must be a whole number from 1, got {asked!r}", param=name)
-            sampling["max_tokens"] = min(asked, agent.max_tokens, sampling.get("max_tokens", asked))
+    if bounds := answer_bounds(body, agent.max_tokens):
+        sampling["max_tokens"] = min(bounds.values())
     return sampling
 
 

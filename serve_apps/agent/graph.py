@@ -139,7 +139,7 @@ async def _ask(
         "messages": [*before, {**last, "content": _replaced(last["content"], prompt)}],
         "temperature": work.agent.temperature,
         **(work.sampling if answers else {}),
-        **(_held_to(ask.choices) if ask.choices else {}),
+        **(_held_to(ask.choices, work.agent.max_call_tokens) if ask.choices else {}),
     }
     streams = answers and not ask.choices
     turn, over = await turn_of(state, runtime, request, speaks=streams)
@@ -202,7 +202,7 @@ def _replaced(content: Any, prompt: str) -> Any:
     return [{"type": "text", "text": prompt}, *(part for part in content if "text" not in part)]
 
 
-def _held_to(choices: Sequence[str]) -> dict[str, Any]:
+def _held_to(choices: Sequence[str], max_tokens: int) -> dict[str, Any]:
     schema = {
         "type": "object",
         "properties": {"choice": {"enum": [*choices]}},
@@ -210,7 +210,8 @@ def _held_to(choices: Sequence[str]) -> dict[str, Any]:
         "additionalProperties": False,
     }
     held = {"name": "choice", "schema": schema, "strict": True}
-    return {"temperature": 0, "response_format": {"type": "json_schema", "json_schema": held}}
+    response_format = {"type": "json_schema", "json_schema": held}
+    return {"temperature": 0, "max_tokens": max_tokens, "response_format": response_format}
 
 
 def _chosen(text: str, choices: Sequence[str]) -> str | None:

@@ -56,7 +56,9 @@ async def _decide(state: Progress, *, runtime: Runtime[Work]) -> dict[str, Any]:
     if progress.is_last_turn(state, work.agent.limits):
         return {"forced": "steps"}
     calling = work.calling
-    request = calling.deciding(state["messages"]) | {"temperature": 0}
+    # A turn in the model's own words may be the answer.
+    most = work.answer_tokens if calling.streams else work.agent.max_call_tokens
+    request = calling.deciding(state["messages"]) | {"temperature": 0, "max_tokens": most}
     turn, over = await turn_of(state, runtime, request, speaks=calling.streams)
     if over:
         return _ended(over, turn, work)

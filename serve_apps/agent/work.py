@@ -50,6 +50,11 @@ class Work:
         functions = list(self.functions.values())
         return Native(functions) if self.agent.tool_calling == "native" else Json(functions)
 
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens of the answer at most: the caller's bound, where there is one."""
+        return int(self.sampling.get("max_tokens", self.agent.max_tokens))
+
     def cost(self, asked: str, usage: Mapping[str, int]) -> float:
         """What the tokens cost that ``asked``, a model or a pipeline, reports."""
         counts = progress.plus(usage, {})
@@ -89,18 +94,18 @@ Event = Said | Did | Ended
 async def turn_of(
     state: Progress, runtime: Runtime[Work], request: dict[str, Any], *, speaks: bool
 ) -> tuple[Turn, Ending | None]:
-    """One turn of the model, and the limit that cut it short; its text goes to the caller if it ``speaks``."""
+    """One turn of the model, and the limit that cut it short; its text goes to the caller if it ``speaks``.
+
+    ``request`` may have ``max_tokens``; the agent's own, unless it does, and never more than its limits leave.
+    """
     work, turn = runtime.context, Turn()
     limits = work.agent.limits
     if over := progress.exhausted(state, limits, time.time()):
         return turn, over
     asked = {"model": work.agent.model, **request}
-    most = min(
-        int(work.sampling.get("max_tokens", work.agent.max_tokens)),
-        progress.tokens_left(state, limits, work.prices.get(asked["model"])),
-    )
+    left = progress.tokens_left(state, limits, work.prices.get(asked["model"]))
     asked |= {
-        "max_tokens": most,
+        "max_tokens": min(request.get("max_tokens", work.agent.max_tokens), left),
         "stream_options": {"include_usage": True},
     }
 

@@ -7,18 +7,25 @@ from functools import partial
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import Application
 from ray.serve import metrics as serve_metrics
+from ray.serve.handle import DeploymentHandle
 
 from serve_apps.common import logging, metrics, tracing
 from serve_apps.common.config import accepted
+from serve_apps.common.errors import Unavailable
 from serve_apps.common.middleware import ASGIApp
 from serve_apps.common.secrets import InternalCredential
+from serve_apps.rag import reading
 from serve_apps.rag.config import RagArgs, RagPipelines
 from serve_apps.rag.gateway_client import GatewayClient
 from serve_apps.rag.ingress import build_asgi
 from serve_apps.rag.pipelines import Pipelines
+from serve_apps.rag.reading import Content
 from serve_apps.rag.stores import open_store
+
+RETRY_AFTER_S = 5
 
 
 class RayMetrics:
@@ -60,10 +67,22 @@ class RayMetrics:
         self._chunks.inc(chunks, {"pipeline": pipeline})
 
 
+class Reading:
+    """A replica that reads documents: work for a processor, which would slow the answers beside it down."""
+
+    def __init__(self) -> None:
+        logging.configure()
+
+    async def read(self, content: bytes, content_type: str, name: str, with_figures: bool) -> reading.Answer:
+        """See ``reading.answered``."""
+        return await reading.answered(content, content_type, name, with_figures)
+
+
 class Rag:
     """A replica: all pipelines, behind one guarded ASGI app."""
 
-    def __init__(self, args: RagArgs) -> None:
+    def __init__(self, args: RagArgs, readers: DeploymentHandle) -> None:
+        """``readers``: the replicas of ``Reading``."""
         logging.configure()
         tracing.configure()
         self._credential = InternalCredential()
@@ -71,18 +90,31 @@ class Rag:
         self._observer = RayMetrics()
         self._gateway = GatewayClient(args.gateway_url, self._credential, args.model_timeout_s)
         opened = partial(open_store, on_call=self._observer.store_called)
-        self._pipelines = Pipelines(self._gateway, self._observer, open_store=opened)
+        self._pipelines = Pipelines(self._gateway, self._observer, opened, self._read)
         self._settings: RagPipelines | None = None
+        self._readers = readers
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Run the pipelines of ``user_config`` instead; one that is not valid changes nothing."""
         self._settings = accepted(RagPipelines, user_config, self._settings)
         self._pipelines.replace(self._settings)
 
+    async def _read(self, content: bytes, content_type: str, name: str, with_figures: bool) -> Content:
+        try:
+            answer = await self._readers.read.remote(content, content_type, name, with_figures)
+        except RayError as error:  # the replica is gone, and the document with it
+            raise Unavailable(
+                f"document {name!r}: what read it has ended; send it again.",
+                code="reading_unavailable",
+                retry_after_s=RETRY_AFTER_S,
+            ) from error
+        return reading.content_of(answer)
+
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return build_asgi(self._pipelines, self._gateway, self._observer, self._credential)
 
 
 def build_app(args: RagArgs) -> Application:
-    """The pipelines of ``user_config`` as one deployment, a client of the gateway."""
-    return serve.deployment(name="Rag")(serve.ingress()(Rag)).bind(args)
+    """The pipelines of ``user_config`` as one deployment, a client of the gateway, and what reads their documents."""
+    readers = serve.deployment(name="Reading")(Reading).bind()
+    return serve.deployment(name="Rag")(serve.ingress()(Rag)).bind(args, readers)

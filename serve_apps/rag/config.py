@@ -69,7 +69,10 @@ class Pipeline(Config):
     llm: Name
     """The model that writes the answer."""
     vision: Name | None = None
-    """The model that answers questions with images, which may be the same as ``llm``. Unset: they are refused."""
+    """The model that answers questions with images, and those whose sources have figures; may be the same as ``llm``.
+    Unset: questions with images are refused, and figures are not kept."""
+    max_figures: int = Field(2, ge=0, le=8)
+    """Figures put before ``vision`` at most, from the pages of the sources. 0: none are kept of the documents."""
     embedder: Name
     """The model that embeds questions and chunks; changing it needs a new collection."""
     reranker: Name | None = None
@@ -123,6 +126,11 @@ class Pipeline(Config):
     """Sampling temperature, unless the request sets one."""
     max_document_bytes: int = Field(10 * 1024 * 1024, ge=1)
     """The largest single document, in bytes."""
+
+    @property
+    def keeps_figures(self) -> bool:
+        """Whether figures of documents are kept, and looked at."""
+        return self.vision is not None and self.max_figures > 0
 
 
 class RagArgs(Config):

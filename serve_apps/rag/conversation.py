@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from serve_apps.common.errors import InvalidRequest
+from serve_apps.common.requests import answer_bounds
 from serve_apps.rag import images
 from serve_apps.rag.config import Pipeline
-
-#: The request's own fields for the length of an answer; the second is OpenAI's newer name.
-_LENGTHS = ("max_tokens", "max_completion_tokens")
 
 #: The request's fields that are the pipeline's and unknown to models.
 OWN_FIELDS = frozenset({"filter"})
@@ -79,15 +77,8 @@ def request_for(
 ) -> dict[str, Any]:
     """The request to ``model``: the client's own, with the pipeline's prompt, bounds and defaults."""
     asked_for = {name: value for name, value in body.items() if name not in OWN_FIELDS}
-    request = {"temperature": pipeline.temperature, **asked_for, "model": model, "messages": messages}
-    asked = [name for name in _LENGTHS if request.get(name) is not None]
-    for name in asked:
-        if not isinstance(request[name], int) or request[name] < 1:
-            raise InvalidRequest(f"{name}: must be a whole number from 1, got {request[name]!r}", param=name)
-        request[name] = min(request[name], pipeline.max_tokens)
-    if not asked:
-        request["max_tokens"] = pipeline.max_tokens
-    return request
+    bounds = answer_bounds(body, pipeline.max_tokens) or {"max_tokens": pipeline.max_tokens}
+    return {"temperature": pipeline.temperature, **asked_for, **bounds, "model": model, "messages": messages}
 
 
 def _message(number: int, message: Any) -> Message:

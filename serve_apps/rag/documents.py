@@ -24,6 +24,7 @@ MAX_MARKDOWN_LINES = 100_000
 #: Where a client's tool knows no better; the file name's extension decides then.
 _UNKNOWN_TYPES = frozenset({"", "application/octet-stream"})
 
+PDF = "application/pdf"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 _EXTENSIONS = {
@@ -32,7 +33,7 @@ _EXTENSIONS = {
     ".markdown": "text/markdown",
     ".html": "text/html",
     ".htm": "text/html",
-    ".pdf": "application/pdf",
+    ".pdf": PDF,
     ".docx": DOCX,
 }
 
@@ -52,9 +53,7 @@ def read(content: bytes, content_type: str, name: str) -> list[Section]:
         InvalidRequest: broken, encrypted, in another encoding than stated, or without text.
         TooLarge: more text than ``MAX_TEXT_CHARS``.
     """
-    media_type, charset = _parse(content_type)
-    if media_type in _UNKNOWN_TYPES:
-        media_type = type_of_name(name) or media_type
+    media_type, charset = _type_of(content_type, name), _charset(content_type)
     reader = READERS.get(media_type)
     if reader is None:
         shown = media_type or "no content type"
@@ -78,15 +77,26 @@ def read(content: bytes, content_type: str, name: str) -> list[Section]:
     return found
 
 
+def is_pdf(content_type: str, name: str) -> bool:
+    """Whether a document is read as a PDF."""
+    return _type_of(content_type, name) == PDF
+
+
 def type_of_name(name: str) -> str:
     """The media type that a file name's extension stands for; empty if it is none we read."""
     return _EXTENSIONS.get(PurePosixPath(name.lower()).suffix, "")
 
 
-def _parse(content_type: str) -> tuple[str, str | None]:
+def _type_of(content_type: str, name: str) -> str:
+    """As the client stated it, or where that says nothing as its name has it."""
+    stated = content_type.partition(";")[0].strip().lower()
+    return (type_of_name(name) or stated) if stated in _UNKNOWN_TYPES else stated
+
+
+def _charset(content_type: str) -> str | None:
     header = Message()
     header["content-type"] = content_type
-    return content_type.partition(";")[0].strip().lower(), header.get_content_charset()
+    return header.get_content_charset()
 
 
 def _invalid(name: str, problem: str) -> InvalidRequest:
@@ -129,6 +139,6 @@ READERS: dict[str, Callable[[bytes, str | None], Iterator[Section]]] = {
     "text/plain": _read_plain,
     "text/markdown": _read_markdown,
     "text/html": html.read,
-    "application/pdf": pdf.read,
+    PDF: pdf.read,
     DOCX: docx.read,
 }

@@ -24,6 +24,7 @@ from serve_apps.common.errors import Unavailable
 from serve_apps.rag import config
 from serve_apps.rag.chunking import Chunk
 from serve_apps.rag.exact import ExactIndex
+from serve_apps.rag.figures import Figure
 from serve_apps.rag.filters import Filter, facets
 from serve_apps.rag.keywords import KeywordIndex
 from serve_apps.rag.vector_store import Hit, StoredDocument, Vector, other_dimension
@@ -65,6 +66,15 @@ CREATE TABLE IF NOT EXISTS chunks (
     vector BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS chunks_of_document ON chunks (document);
+CREATE TABLE IF NOT EXISTS figures (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    document INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE,
+    chunk_page INTEGER NOT NULL,
+    page INTEGER NOT NULL,
+    media_type TEXT NOT NULL,
+    content BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS figures_of_document ON figures (document, chunk_page);
 """
 
 T = TypeVar("T")
@@ -88,8 +98,14 @@ class Embedded:
     async def documents(self) -> list[StoredDocument]:
         return await self._run(WRITE_TIMEOUT_S, self._collection.documents)
 
-    async def replace(self, stored: StoredDocument, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> None:
-        indexed = await self._run(WRITE_TIMEOUT_S, self._collection.replace, stored, chunks, np.stack(vectors))
+    async def replace(
+        self,
+        stored: StoredDocument,
+        chunks: Sequence[Chunk],
+        vectors: Sequence[Vector],
+        figures: Sequence[Figure] = (),
+    ) -> None:
+        indexed = await self._run(WRITE_TIMEOUT_S, self._collection.replace, stored, chunks, np.stack(vectors), figures)
         await _finished(indexed)
 
     async def delete(self, document: str) -> int:
@@ -107,6 +123,9 @@ class Embedded:
 
     async def vectors(self, chunks: Sequence[Chunk]) -> list[Vector]:
         return await self._run(self._timeout_s, self._collection.vectors, chunks)
+
+    async def figures(self, document: str, chunk_page: int, limit: int) -> list[Figure]:
+        return await self._run(self._timeout_s, self._collection.figures, document, chunk_page, limit)
 
     async def flush(self) -> None:
         # Every write is on the disk already. Make the indexes now rather than at the next question.
@@ -192,7 +211,9 @@ class _Collection:
         )
         return [_stored(*row) for row in rows]
 
-    def replace(self, stored: StoredDocument, chunks: Sequence[Chunk], vectors: Vector) -> "Future[None]":
+    def replace(
+        self, stored: StoredDocument, chunks: Sequence[Chunk], vectors: Vector, figures: Sequence[Figure]
+    ) -> "Future[None]":
         facets_of_it = facets(stored.metadata)
         with self._writing(vectors.shape[1]) as collection:
             old = self._remove(collection, stored.id)
@@ -202,6 +223,10 @@ class _Collection:
             )
             document = int(insert.lastrowid or 0)
             rows = [self._insert(document, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True)]
+            self._connected().executemany(
+                "INSERT INTO figures (document, chunk_page, page, media_type, content) VALUES (?, ?, ?, ?, ?)",
+                [(document, each.chunk_page, each.page, each.media_type, each.content) for each in figures],
+            )
         indexes = self._indexes
         if indexes is None:
             return _done()
@@ -255,6 +280,18 @@ class _Collection:
         collection = self._state().number
         found = [row for each in chunks for row in self._query(statement, collection, each.document, each.index)]
         return [np.frombuffer(vector, dtype="<f4") for (vector,) in found]
+
+    def figures(self, document: str, chunk_page: int, limit: int) -> list[Figure]:
+        rows = self._query(
+            "SELECT page, media_type, content, chunk_page FROM figures "
+            "JOIN documents ON documents.number = figures.document "
+            "WHERE collection = ? AND id = ? AND chunk_page = ? ORDER BY figures.number LIMIT ?",
+            self._state().number,
+            document,
+            chunk_page,
+            limit,
+        )
+        return [Figure(*row) for row in rows]
 
     def index(self) -> _Indexes | None:
         """The indexes, in step with the file; None if there is nothing to index."""

@@ -12,17 +12,20 @@ import orjson
 
 from serve_apps.common.errors import InvalidRequest, ServingError
 from serve_apps.common.gateway_client import Caller
-from serve_apps.rag import chunking, reading
+from serve_apps.rag import chunking, documents, figures, reading
 from serve_apps.rag.chunking import Chunk, Outline
 from serve_apps.rag.concurrency import gathered
 from serve_apps.rag.config import Pipeline
+from serve_apps.rag.figures import Figure
 from serve_apps.rag.gateway_client import EMBEDDING_BATCH, GatewayClient
 from serve_apps.rag.observation import Observer
+from serve_apps.rag.reading import Read
 from serve_apps.rag.sections import Unreadable
 from serve_apps.rag.tokens import TokenCounter
 from serve_apps.rag.vector_store import StoredDocument, Vector, VectorStore
 
-#: Embedding requests of one upload at the same time: one is computed while others travel.
+#: Documents of one upload that are read, and embedding requests, at the same time: some are worked on while others
+#: travel.
 CONCURRENCY = 4
 #: Documents are cut, embedded and written in groups of about so much text, in characters: some 500 chunks of the usual
 #: size, which keep the embedder busy, while a large upload is never in memory with all its vectors.
@@ -57,6 +60,7 @@ class _Read:
     document: Document
     content_hash: str
     outline: list[Outline]
+    figures: list[Figure]
 
     @property
     def chars(self) -> int:
@@ -67,13 +71,21 @@ class Ingester:
     """Brings documents into one pipeline's store."""
 
     def __init__(
-        self, name: str, pipeline: Pipeline, store: VectorStore, gateway: GatewayClient, observer: Observer
+        self,
+        name: str,
+        pipeline: Pipeline,
+        store: VectorStore,
+        gateway: GatewayClient,
+        observer: Observer,
+        read: Read = reading.read,
     ) -> None:
+        """``read``: where documents are read; in processes of this replica's unless given."""
         self._name = name
         self._pipeline = pipeline
         self._store = store
         self._gateway = gateway
         self._observer = observer
+        self._read = read
         self._counter = TokenCounter(pipeline.embedder, gateway)
 
     async def ingest(self, given: Sequence[Document], caller: Caller) -> list[Ingested]:
@@ -86,16 +98,17 @@ class Ingester:
             ServingError: an unreadable document, or a failing embedder or store that let no document through.
         """
         done: dict[str, Ingested] = {}
-        changed: list[_Read] = []
+        changed: list[tuple[Document, str]] = []
         for document in given:
             content_hash = self._hash(document)
             known = await self._store.document(document.id)
             if known is not None and known.content_hash == content_hash:
                 done[document.id] = Ingested(document.id, known.chunks, "unchanged")
             else:
-                changed.append(await _read(document, content_hash))
+                changed.append((document, content_hash))
+        outlined = await gathered((partial(self._outlined, *each) for each in changed), CONCURRENCY)
         broken: ServingError | None = None
-        for group in _groups(changed):
+        for group in _groups(outlined):
             brought = _failed(group, broken) if broken else await self._bring_in(group, caller)
             done |= {each.id: each for each in brought}
             broken = broken or _outage(brought)
@@ -105,6 +118,15 @@ class Ingester:
         if failures and len(failures) == len(done):
             raise failures[0]
         return [done[document.id] for document in given]
+
+    async def _outlined(self, document: Document, content_hash: str) -> _Read:
+        looks = self._pipeline.keeps_figures
+        found = await self._read(document.content, document.content_type, document.id, looks)
+        try:
+            outline = await asyncio.to_thread(chunking.outline, found.sections)
+        except Unreadable as error:
+            raise InvalidRequest(f"document {document.id!r}: {error}", code="invalid_document") from error
+        return _Read(document, content_hash, outline, found.figures)
 
     async def _bring_in(self, group: Sequence[_Read], caller: Caller) -> list[Ingested]:
         """Cut, embed and write some documents together."""
@@ -150,7 +172,7 @@ class Ingester:
         document = read.document
         record = StoredDocument(document.id, len(chunks), read.content_hash, document.metadata)
         try:
-            await self._store.replace(record, chunks, list(vectors))
+            await self._store.replace(record, chunks, list(vectors), figures.placed(read.figures, chunks))
         except ServingError as error:
             return Ingested(document.id, 0, "failed", error)
         self._observer.ingested(self._name, len(chunks))
@@ -164,16 +186,10 @@ class Ingester:
             self._pipeline.embedder,
             self._pipeline.chunking.model_dump(),
         ]
+        if self._pipeline.keeps_figures and documents.is_pdf(document.content_type, document.id):
+            made_with.append("figures")
         made_from = orjson.dumps(made_with, option=orjson.OPT_SORT_KEYS) + document.content
         return hashlib.sha256(made_from).hexdigest()
-
-
-async def _read(document: Document, content_hash: str) -> _Read:
-    sections = await reading.read(document.content, document.content_type, document.id)
-    try:
-        return _Read(document, content_hash, await asyncio.to_thread(chunking.outline, sections))
-    except Unreadable as error:
-        raise InvalidRequest(f"document {document.id!r}: {error}", code="invalid_document") from error
 
 
 def _failed(group: Iterable[_Read], error: ServingError) -> list[Ingested]:

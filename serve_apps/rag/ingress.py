@@ -1,6 +1,7 @@
 """The HTTP routes of the RAG app: documents in, answers out."""
 
-from collections.abc import AsyncGenerator, Sequence
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.routing import Route
 
 from serve_apps.common import responses
 from serve_apps.common.disconnect import CancelOnDisconnect
-from serve_apps.common.errors import InvalidRequest, NotFound
+from serve_apps.common.errors import InvalidRequest, NotFound, TooLarge
 from serve_apps.common.gateway_client import Caller, caller_of
 from serve_apps.common.middleware import ASGIApp, Guard
 from serve_apps.common.protocol import DEGRADED_HEADER
@@ -23,6 +24,12 @@ from serve_apps.rag.gateway_client import GatewayClient
 from serve_apps.rag.ingestion import Ingested
 from serve_apps.rag.observation import Observer, observed
 from serve_apps.rag.pipelines import Pipelines, RunningPipeline
+from serve_apps.rag.retriever import SURVIVABLE, Retrieval
+
+#: A way to answer: how the answer leaves, and the request to the model, None if none is asked.
+Attempt = tuple[Answer, dict[str, Any] | None]
+
+logger = logging.getLogger(__name__)
 
 
 def build_asgi(
@@ -98,13 +105,17 @@ class Routes:
         body: dict[str, Any] = {"filter": query.filter}
         if query.stream:
             body["stream_options"] = {"include_usage": True}
-        answer, completion = await self._prepare(
+        attempts = await self._prepare(
             pipeline, Conversation(query.question.strip()), body, caller, query.top_k, query.filter
         )
-        if not query.stream:
-            return _answered(answer.query(await self._complete(pipeline, completion, caller)), answer)
-        payloads = self._stream(pipeline, completion, body, caller)
-        return await responses.streamed(answer.query_events(payloads), payloads, _flags(answer.retrieval.degraded))
+
+        async def respond(answer: Answer, completion: dict[str, Any] | None) -> Response:
+            if not query.stream:
+                return _answered(answer.query(await self._complete(pipeline, completion, caller)), answer)
+            payloads = self._stream(pipeline, completion, body, caller)
+            return await responses.streamed(answer.query_events(payloads), payloads, _flags(answer.retrieval.degraded))
+
+        return await self._first(pipeline, attempts, respond)
 
     async def chat(self, request: Request) -> Response:
         """A conversation, answered from the documents; the pipeline poses as a model."""
@@ -113,13 +124,15 @@ class Routes:
         if not isinstance(body, dict) or not isinstance(body.get("model"), str):
             raise InvalidRequest("model: required, the pipeline's name", param="model")
         pipeline = self._pipelines.find(body["model"], caller.tenant)
-        answer, completion = await self._prepare(
-            pipeline, conversation.read(body), body, caller, given_filter=body.get("filter")
-        )
-        if not body.get("stream"):
-            return _answered(answer.chat(await self._complete(pipeline, completion, caller)), answer)
-        payloads = self._stream(pipeline, completion, body, caller)
-        return await responses.streamed(answer.chat_events(payloads), payloads, _flags(answer.retrieval.degraded))
+        attempts = await self._prepare(pipeline, conversation.read(body), body, caller, given_filter=body.get("filter"))
+
+        async def respond(answer: Answer, completion: dict[str, Any] | None) -> Response:
+            if not body.get("stream"):
+                return _answered(answer.chat(await self._complete(pipeline, completion, caller)), answer)
+            payloads = self._stream(pipeline, completion, body, caller)
+            return await responses.streamed(answer.chat_events(payloads), payloads, _flags(answer.retrieval.degraded))
+
+        return await self._first(pipeline, attempts, respond)
 
     def _pipeline(self, request: Request) -> RunningPipeline:
         return self._pipelines.find(request.path_params["pipeline"], caller_of(request.headers).tenant)
@@ -132,8 +145,8 @@ class Routes:
         caller: Caller,
         top_k: int | None = None,
         given_filter: Any = None,
-    ) -> tuple[Answer, dict[str, Any] | None]:
-        """Retrieve; returns how the answer will leave, and the request to the model, None if it is not asked."""
+    ) -> list[Attempt]:
+        """Retrieve; the ways to answer, the best first."""
         settings = pipeline.settings
         model = conversation.model_for(settings, said)
         where = filters.parse(given_filter)
@@ -142,14 +155,37 @@ class Routes:
         # What an image shows may be what the question is about.
         may_say = settings.unfound == "say" and not must_be_json and not said.images
         if may_say and not retrieval.sources and retrieval.searched:
-            return Answer(pipeline.name, retrieval), None
-        messages = prompt.messages(settings.system_prompt, said, retrieval, settings.max_history_words)
+            return [(Answer(pipeline.name, retrieval), None)]
         # A notice would break the syntax of an answer that must be JSON; header and body still flag it.
         notice = "" if must_be_json else prompt.notice(retrieval)
         links = None if settings.links == "any" else prompt.addresses(settings.system_prompt, said, retrieval)
-        return Answer(pipeline.name, retrieval, notice, links), conversation.request_for(
-            settings, model, body, messages
-        )
+
+        def attempt(model: str, retrieval: Retrieval) -> Attempt:
+            messages = prompt.messages(settings.system_prompt, said, retrieval, settings.max_history_words)
+            request = conversation.request_for(settings, model, body, messages)
+            return Answer(pipeline.name, retrieval, notice, links), request
+
+        if settings.vision is None or said.images:  # a question's own images are what it is about
+            return [attempt(model, retrieval)]
+        retrieval = await pipeline.retriever.illustrated(retrieval)
+        if not retrieval.has_figures:
+            return [attempt(model, retrieval)]
+        return [attempt(settings.vision, retrieval), attempt(model, retrieval.without_figures())]
+
+    async def _first(
+        self,
+        pipeline: RunningPipeline,
+        attempts: Sequence[Attempt],
+        respond: Callable[[Answer, dict[str, Any] | None], Awaitable[Response]],
+    ) -> Response:
+        """The response of the first attempt whose model does not fail, or find it too long, before it begins."""
+        for attempt in attempts[:-1]:
+            try:
+                return await respond(*attempt)
+            except (*SURVIVABLE, InvalidRequest, TooLarge) as error:
+                logger.warning("answer without figures", extra={"pipeline": pipeline.name, "reason": error.message})
+                self._observer.degraded(pipeline.name, "vision")
+        return await respond(*attempts[-1])
 
     async def _complete(
         self, pipeline: RunningPipeline, completion: dict[str, Any] | None, caller: Caller

@@ -19,8 +19,9 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient, MilvusExcep
 
 from serve_apps.common import secrets
 from serve_apps.common.errors import Unavailable, UpstreamFailed
-from serve_apps.rag import config
+from serve_apps.rag import config, milvus_figures
 from serve_apps.rag.chunking import MAX_CHUNK_BYTES, MAX_HEADING_CHARS, Chunk
+from serve_apps.rag.figures import Figure
 from serve_apps.rag.filters import FACET_CHARS, Filter, facets
 from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS, Hit, StoredDocument, Vector, other_dimension
 
@@ -84,13 +85,20 @@ class Milvus:
         rows = await self._run(WRITE_TIMEOUT_S, self._collection.records, "chunk == 0")
         return sorted((_stored(row) for row in rows), key=lambda stored: stored.id)
 
-    async def replace(self, stored: StoredDocument, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> None:
+    async def replace(
+        self,
+        stored: StoredDocument,
+        chunks: Sequence[Chunk],
+        vectors: Sequence[Vector],
+        figures: Sequence[Figure] = (),
+    ) -> None:
         record, *rest = (_row(stored, chunk, vector) for chunk, vector in zip(chunks, vectors, strict=True))
         beyond = f'document_key == "{_key(stored.id)}" and chunk >= {len(chunks)}'
         async with self._writing:
             for begin in range(0, len(rest), WRITE_ROWS):
                 await self._run(WRITE_TIMEOUT_S, self._collection.upsert, rest[begin : begin + WRITE_ROWS])
             await self._run(WRITE_TIMEOUT_S, self._collection.delete, beyond)
+            await self._run(WRITE_TIMEOUT_S, self._collection.replace_figures, _key(stored.id), figures)
             await self._run(WRITE_TIMEOUT_S, self._collection.upsert, [record])
 
     async def delete(self, document: str) -> int:
@@ -98,6 +106,7 @@ class Milvus:
             stored = await self.document(document)
             # An interrupted write has left rows without a record: they go too.
             await self._run(WRITE_TIMEOUT_S, self._collection.delete, f'document_key == "{_key(document)}"')
+            await self._run(WRITE_TIMEOUT_S, self._collection.replace_figures, _key(document), ())
         return stored.chunks if stored else 0
 
     async def search(self, vector: Vector, limit: int, where: Filter | None = None) -> list[Hit]:
@@ -112,6 +121,9 @@ class Milvus:
         ids = [_row_id(chunk.document, chunk.index) for chunk in chunks]
         rows = await self._run(self._timeout_s, self._collection.vectors, ids)
         return [np.asarray(row["vector"], dtype=np.float32) for row in rows]
+
+    async def figures(self, document: str, chunk_page: int, limit: int) -> list[Figure]:
+        return await self._run(self._timeout_s, self._collection.figures, _key(document), chunk_page, limit)
 
     async def flush(self) -> None:
         """Nothing: a server seals its segments itself, and limits how often it may be told to."""
@@ -218,6 +230,14 @@ class _Collection:
         client, dimension = self._opened(timeout_s)
         if dimension is not None:
             client.delete(self._name, filter=condition, timeout=timeout_s)
+
+    def replace_figures(self, timeout_s: float, document_key: str, figures: Sequence[Figure]) -> None:
+        client, _ = self._opened(timeout_s)
+        milvus_figures.replace(client, self._name, document_key, figures, timeout_s)
+
+    def figures(self, timeout_s: float, document_key: str, chunk_page: int, limit: int) -> list[Figure]:
+        client, _ = self._opened(timeout_s)
+        return milvus_figures.find(client, self._name, document_key, chunk_page, limit, timeout_s)
 
     def _opened(self, timeout_s: float) -> tuple[MilvusClient, int | None]:
         """The client, and the collection's dimension or None if there is no collection yet."""

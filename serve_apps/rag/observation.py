@@ -11,7 +11,7 @@ class Observer(Protocol):
     """Told what happens, by pipeline."""
 
     def stage(self, pipeline: str, stage: str) -> AbstractContextManager[None]:
-        """Times one stage of an answer: rewrite, embed, keywords, search, feedback, rerank or generate."""
+        """Times one stage of an answer: rewrite, embed, keywords, search, feedback, rerank, figures, generate."""
 
     def degraded(self, pipeline: str, stage: str) -> None:
         """An answer is given without ``stage``."""

@@ -12,6 +12,9 @@ from serve_apps.rag.sections import Section, Unreadable
 #: What reading one document may take, in seconds; a page takes some 10 ms. pypdf bounds the memory of each page itself.
 MAX_SECONDS = 120
 
+#: pypdf meets broken files with whatever the broken part provokes, not only with its own errors.
+BROKEN = (PyPdfError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, NotImplementedError)
+
 
 def read(content: bytes, _: str | None) -> Iterator[Section]:
     """A section per page.
@@ -29,8 +32,7 @@ def read(content: bytes, _: str | None) -> Iterator[Section]:
             pages.append(page.extract_text().strip())
             if time.monotonic() > ends:
                 raise Unreadable(f"takes longer than {MAX_SECONDS} s to read; split it")
-    except (PyPdfError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        # pypdf meets broken files with whatever the broken part provokes, not only with its own errors.
+    except BROKEN as error:
         raise Unreadable("is not a readable PDF") from error
     if not any(pages):
         raise Unreadable("holds no text; a scanned PDF needs OCR first")

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from serve_apps.common.errors import NotFound
+from serve_apps.rag import reading
 from serve_apps.rag.config import Pipeline, RagPipelines
 from serve_apps.rag.config import VectorStore as StoreSettings
 from serve_apps.rag.gateway_client import GatewayClient
 from serve_apps.rag.ingestion import Ingester
 from serve_apps.rag.observation import Observer
+from serve_apps.rag.reading import Read
 from serve_apps.rag.retriever import Retriever
 from serve_apps.rag.vector_store import VectorStore
 
@@ -37,15 +39,20 @@ class Pipelines:
     """The running pipelines, by name."""
 
     def __init__(
-        self, gateway: GatewayClient, observer: Observer, open_store: Callable[[StoreSettings, str], VectorStore]
+        self,
+        gateway: GatewayClient,
+        observer: Observer,
+        open_store: Callable[[StoreSettings, str], VectorStore],
+        read: Read = reading.read,
     ) -> None:
         """``open_store`` opens a collection, named by its second argument; it must not connect yet.
 
-        A store is closed by letting go of it, so a request under way keeps its own.
+        A store is closed by letting go of it, so a request under way keeps its own. ``read`` reads what comes in.
         """
         self._gateway = gateway
         self._observer = observer
         self._open_store = open_store
+        self._read = read
         self._wanted: dict[str, Pipeline] = {}
         self._stores: WeakValueDictionary[tuple[StoreSettings, str], VectorStore] = WeakValueDictionary()
         self._shared: dict[str, RunningPipeline] = {}
@@ -86,7 +93,7 @@ class Pipelines:
         store = self._stores.get(key) or self._open_store(*key)
         self._stores[key] = store
         parts = (name, settings, store, self._gateway, self._observer)
-        return RunningPipeline(name, settings, store, Ingester(*parts), Retriever(*parts))
+        return RunningPipeline(name, settings, store, Ingester(*parts, self._read), Retriever(*parts))
 
 
 def _collection(name: str, settings: Pipeline, tenant: str) -> str:

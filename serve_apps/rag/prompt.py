@@ -5,7 +5,7 @@ right before the question and nothing is said twice.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from serve_apps.rag import links
@@ -30,8 +30,8 @@ def messages(
     instruction = "\n\n".join(filter(None, [system_prompt, conversation.instruction]))
     sources = "\n".join(map(_fenced, retrieval.sources)) or _NO_SOURCES
     text = f"{sources}\n\nQuestion: {conversation.question}"
-    shown = [{"type": "image_url", "image_url": {"url": url}} for url in conversation.images]
-    question = {"role": "user", "content": [{"type": "text", "text": text}, *shown] if shown else text}
+    shown = [*map(_image, conversation.images), *(part for each in retrieval.sources for part in _figures(each))]
+    question = {"role": "user", "content": [_text(text), *shown] if shown else text}
     system: list[Message] = [{"role": "system", "content": instruction}] if instruction else []
     return [*system, *recent(conversation.history, max_history_words), question]
 
@@ -65,6 +65,20 @@ def recent(history: Sequence[Message], max_words: int) -> list[Message]:
     while kept and kept[0]["role"] != "user":
         kept.pop(0)
     return kept
+
+
+def _figures(source: Source) -> Iterator[dict[str, Any]]:
+    for figure in source.figures:
+        yield _text(f"Figure of source [{source.index}], page {figure.page}:")
+        yield _image(figure.url)
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _fenced(source: Source) -> str:

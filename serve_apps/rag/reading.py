@@ -4,10 +4,13 @@ A process reads one document after the other. Memory and CPU time of each are bo
 the time it may take by us; one that goes beyond is killed, and the next document gets another process.
 
 It answers in JSON, has no credentials in its environment, and ends with the replica.
+
+An answer stays what it is until ``content_of``: so it can be had from another replica, refusals included.
 """
 
 import asyncio
 import atexit
+import base64
 import contextlib
 import json
 import os
@@ -16,11 +19,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from serve_apps.common.errors import InvalidRequest, ServingError, TooLarge, UnsupportedMediaType
-from serve_apps.rag import documents
+from serve_apps.rag import documents, figures
+from serve_apps.rag.figures import Figure
 from serve_apps.rag.sections import Section
 
 #: What one document may take: address space in bytes, seconds of CPU time, and seconds. A large PDF takes some 100 MB,
@@ -29,12 +35,28 @@ MAX_BYTES = 1024 * 1024 * 1024
 MAX_CPU_S = 120
 MAX_SECONDS = 240
 
-#: Processes at most, so that a document that takes long does not hold up all others.
+#: Processes of a replica, so that a document that takes long does not hold up all others. The chart sends a replica as
+#: many documents at a time (llm-serving.readingSizing).
 PROCESSES = 2
 
 _REFUSALS: dict[str, type[ServingError]] = {
     each.__name__: each for each in (InvalidRequest, TooLarge, UnsupportedMediaType)
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a document holds."""
+
+    sections: list[Section]
+    figures: list[Figure]
+    """None unless they were asked for."""
+
+
+#: What became of a document, as JSON.
+Answer = dict[str, Any]
+#: Reads a document: its bytes, its type as it was stated, its name, and whether its figures are wanted, too.
+Read = Callable[[bytes, str, str, bool], Awaitable[Content]]
 
 
 class _Ended(Exception):
@@ -46,22 +68,41 @@ _THREADS = ThreadPoolExecutor(PROCESSES, thread_name_prefix="reading")
 _OWN = threading.local()
 
 
-async def read(content: bytes, content_type: str, name: str) -> list[Section]:
-    """As ``documents.read``; waits for a process.
+async def read(content: bytes, content_type: str, name: str, with_figures: bool) -> Content:
+    """As ``documents.read``, and the figures of a PDF if they are wanted; waits for a process.
 
     Raises:
         TooLarge: it took more memory or time than a document may.
         ServingError: as ``documents.read`` does.
     """
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, _read, content, content_type, name)
+    return content_of(await answered(content, content_type, name, with_figures))
 
 
-def _read(content: bytes, content_type: str, name: str) -> list[Section]:
+async def answered(content: bytes, content_type: str, name: str, with_figures: bool) -> Answer:
+    """What ``read`` gives, or why it does not."""
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, _read, content, content_type, name, with_figures)
+
+
+def content_of(answer: Answer) -> Content:
+    """What was read.
+
+    Raises:
+        ServingError: why nothing was.
+    """
+    if "refused" in answer:
+        raise _REFUSALS[answer["refused"]](answer["message"], code=answer["code"])
+    return Content(
+        [Section(text, tuple(heading), page) for text, heading, page in answer["sections"]],
+        [Figure(page, media_type, base64.b64decode(file)) for page, media_type, file in answer["figures"]],
+    )
+
+
+def _read(content: bytes, content_type: str, name: str, with_figures: bool) -> Answer:
     if not hasattr(_OWN, "reader"):
         _OWN.reader = Reader()
         atexit.register(_OWN.reader.close)
     reader: Reader = _OWN.reader
-    return reader.read(content, content_type, name)
+    return reader.read(content, content_type, name, with_figures)
 
 
 class Reader:
@@ -75,25 +116,21 @@ class Reader:
         self._max_seconds = max_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
-    def read(self, content: bytes, content_type: str, name: str) -> list[Section]:
-        """As the module's; not for two threads at a time."""
+    def read(self, content: bytes, content_type: str, name: str, with_figures: bool = False) -> Answer:
+        """As ``answered``; not for two threads at a time."""
         process = self._running()
         timer = threading.Timer(self._max_seconds, process.kill)
         timer.daemon = True
         timer.start()
         try:
-            answer = _asked(process, {"type": content_type, "name": name, "bytes": len(content)}, content)
+            request = {"type": content_type, "name": name, "figures": with_figures, "bytes": len(content)}
+            return _asked(process, request, content)
         except _Ended:
             self.close()
-            raise TooLarge(
-                f"document {name!r}: takes more memory or time to read than a document may; split it",
-                code="document_too_large",
-            ) from None
+            problem = f"document {name!r}: takes more memory or time to read than a document may; split it"
+            return _refused(TooLarge(problem, code="document_too_large"))
         finally:
             timer.cancel()
-        if "refused" in answer:
-            raise _REFUSALS[answer["refused"]](answer["message"], code=answer["code"])
-        return [Section(text, tuple(heading), page) for text, heading, page in answer["sections"]]
 
     def close(self) -> None:
         """End the process."""
@@ -115,7 +152,7 @@ class Reader:
         return self._process
 
 
-def _asked(process: subprocess.Popen[bytes], request: dict[str, Any], content: bytes) -> dict[str, Any]:
+def _asked(process: subprocess.Popen[bytes], request: dict[str, Any], content: bytes) -> Answer:
     requests, answers = process.stdin, process.stdout
     if requests is None or answers is None:
         raise _Ended
@@ -127,7 +164,7 @@ def _asked(process: subprocess.Popen[bytes], request: dict[str, Any], content: b
         raise _Ended from error
     if not line.endswith(b"\n"):
         raise _Ended
-    answer: dict[str, Any] = json.loads(line)
+    answer: Answer = json.loads(line)
     return answer
 
 
@@ -140,16 +177,25 @@ def serve(requests: BinaryIO, answers: BinaryIO, max_bytes: int, max_cpu_s: int)
         content = requests.read(request["bytes"])
         # Of the process so far, and for this document: beyond it the kernel ends the process.
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + max_cpu_s + 1, resource.RLIM_INFINITY))
-        answers.write(json.dumps(_answer(content, request["type"], request["name"])).encode() + b"\n")
+        answers.write(json.dumps(_answer(content, request)).encode() + b"\n")
         answers.flush()
 
 
-def _answer(content: bytes, content_type: str, name: str) -> dict[str, Any]:
+def _answer(content: bytes, request: dict[str, Any]) -> Answer:
+    content_type, name = request["type"], request["name"]
     try:
         sections = documents.read(content, content_type, name)
     except tuple(_REFUSALS.values()) as refusal:
-        return {"refused": type(refusal).__name__, "message": refusal.message, "code": refusal.code}
-    return {"sections": [(each.text, each.heading, each.page) for each in sections]}
+        return _refused(refusal)
+    found = figures.of_pdf(content) if request["figures"] and documents.is_pdf(content_type, name) else []
+    return {
+        "sections": [(each.text, each.heading, each.page) for each in sections],
+        "figures": [(each.page, each.media_type, base64.b64encode(each.content).decode()) for each in found],
+    }
+
+
+def _refused(error: ServingError) -> Answer:
+    return {"refused": type(error).__name__, "message": error.message, "code": error.code}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from serve_apps.rag import rewriting
 from serve_apps.rag.chunking import Chunk, count_words, first_words
 from serve_apps.rag.config import Pipeline
 from serve_apps.rag.conversation import Message
+from serve_apps.rag.figures import Figure
 from serve_apps.rag.filters import Filter
 from serve_apps.rag.fusion import fused
 from serve_apps.rag.gateway_client import GatewayClient
@@ -27,12 +28,17 @@ SEARCH_DEPTH = 100
 #: The best chunks of the first search that the second one is moved towards (relevance feedback, Rocchio). It finds what
 #: is about the same in other words, for one more search and no call of a model.
 FEEDBACK_CHUNKS = 3
-#: The store's seconds are divided by this for it: a slow store must not cost an answer its deadline twice.
-FEEDBACK_SHARE = 3
+
+#: The store's seconds are divided by this for what follows the first search: a slow store must not cost an answer its
+#: deadline twice.
+FOLLOW_UP_SHARE = 3
 
 #: With a reranker, how many times the chunks that are wanted it chooses from, and how many at most.
 RERANK_POOL = 4
 MAX_RERANKED = 100
+
+#: Figures of one answer, in bytes of their files together: the gateway takes some megabytes a request.
+MAX_FIGURES_BYTES = 2 * 1024 * 1024
 
 #: The beginning of a chunk that a citation quotes, in characters.
 QUOTE_CHARS = 200
@@ -40,7 +46,7 @@ QUOTE_CHARS = 200
 RETRY_AFTER_S = 5
 
 #: Failures that cost an answer a stage but not its life. What the client must change or wait for is not one.
-_SURVIVABLE = (UpstreamFailed, Unavailable, UpstreamTimeout)
+SURVIVABLE = (UpstreamFailed, Unavailable, UpstreamTimeout)
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +60,8 @@ class Source:
     chunk: Chunk
     score: float | None
     """Cosine similarity to the question; None for a chunk that was found by its words alone."""
+    figures: tuple[Figure, ...] = ()
+    """Those beside it that are put before the model, too."""
 
     def citation(self) -> dict[str, Any]:
         """The source as clients see it."""
@@ -68,6 +76,8 @@ class Source:
             citation["page"] = self.chunk.page
         if self.chunk.heading:
             citation["heading"] = self.chunk.heading
+        if self.figures:
+            citation["figures"] = [{"page": figure.page} for figure in self.figures]
         return citation
 
 
@@ -102,7 +112,18 @@ class Retrieval:
 
     sources: tuple[Source, ...] = ()
     degraded: tuple[str, ...] = ()
+    """As of what was found; and ``figures``, ``vision``."""
     searched: bool = True
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether there is something to see."""
+        return any(source.figures for source in self.sources)
+
+    def without_figures(self) -> "Retrieval":
+        """The same for a model that does not see, since the one that does is down."""
+        sources = tuple(replace(source, figures=()) for source in self.sources)
+        return replace(self, sources=sources, degraded=(*self.degraded, "vision"))
 
 
 class Retriever:
@@ -117,6 +138,7 @@ class Retriever:
         self._gateway = gateway
         self._observer = observer
         self._stages = Stages(name, pipeline.max_concurrent, observer)
+        self._follow_up_s = pipeline.vector_store.timeout_s / FOLLOW_UP_SHARE
 
     async def retrieve(
         self,
@@ -150,6 +172,17 @@ class Retriever:
         sources = pack(found.matches, self._pipeline.max_context_words)
         self._observer.found(self._name, len(sources))
         return Retrieval(sources, degraded + found.degraded, found.searched)
+
+    async def illustrated(self, retrieval: Retrieval) -> Retrieval:
+        """The sources with the figures that stand beside them, the best source's first."""
+        sources = retrieval.sources
+        if not self._pipeline.keeps_figures:
+            return retrieval
+        try:
+            sources = await self._stages.run("figures", self._follow_up_s, lambda: self._illustrated(sources))
+        except SURVIVABLE as error:
+            return replace(retrieval, degraded=retrieval.degraded + self._degraded("figures", error.message))
+        return replace(retrieval, sources=sources)
 
     async def find(self, question: str, caller: Caller, limit: int, where: Filter | None = None) -> Found:
         """The ``limit`` best chunks for ``question``, best first; raises as ``retrieve`` does."""
@@ -201,7 +234,7 @@ class Retriever:
             hits = await self._stages.run(
                 stage, self._pipeline.vector_store.timeout_s, lambda: self._store.search(vector, depth, where)
             )
-        except _SURVIVABLE as error:
+        except SURVIVABLE as error:
             return _Searched(stage, None, error.message)
         return _Searched(stage, hits, vector=vector)
 
@@ -214,7 +247,7 @@ class Retriever:
                 self._pipeline.vector_store.timeout_s,
                 lambda: self._store.keyword_search(question, depth, where),
             )
-        except _SURVIVABLE as error:
+        except SURVIVABLE as error:
             return _Searched("keywords", None, error.message)
         return _Searched("keywords", hits)
 
@@ -249,10 +282,27 @@ class Retriever:
             return await self._store.search(moved, depth, where)
 
         try:
-            return await self._stages.run("feedback", self._pipeline.vector_store.timeout_s / FEEDBACK_SHARE, search)
-        except _SURVIVABLE as error:
+            return await self._stages.run("feedback", self._follow_up_s, search)
+        except SURVIVABLE as error:
             logger.warning("no feedback", extra={"pipeline": self._name, "reason": error.message})
             return []
+
+    async def _illustrated(self, sources: Sequence[Source]) -> tuple[Source, ...]:
+        illustrated: list[Source] = []
+        seen: set[tuple[str, int]] = set()  # chunks that begin on one page have the same figures
+        left, room = self._pipeline.max_figures, MAX_FIGURES_BYTES
+        for source in sources:
+            shown: list[Figure] = []
+            page = source.chunk.page
+            if left and page is not None and (source.chunk.document, page) not in seen:
+                seen.add((source.chunk.document, page))
+                for figure in await self._store.figures(source.chunk.document, page, left):
+                    if len(figure.content) <= room:
+                        shown.append(figure)
+                        room -= len(figure.content)
+            left -= len(shown)
+            illustrated.append(replace(source, figures=tuple(shown)))
+        return tuple(illustrated)
 
     async def _reranked(self, question: str, matches: list[Match], limit: int, caller: Caller) -> list[Match]:
         reranker = self._pipeline.reranker

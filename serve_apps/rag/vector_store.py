@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from serve_apps.common.errors import UpstreamFailed
 from serve_apps.rag.chunking import Chunk
+from serve_apps.rag.figures import Figure
 from serve_apps.rag.filters import Filter
 
 #: A chunk's or a question's embedding, float32.
@@ -58,8 +59,14 @@ class VectorStore(Protocol):
     async def documents(self) -> list[StoredDocument]:
         """The records of all documents, by id."""
 
-    async def replace(self, stored: StoredDocument, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> None:
-        """Write a document's chunks (at least one) and remove what is left of an earlier version.
+    async def replace(
+        self,
+        stored: StoredDocument,
+        chunks: Sequence[Chunk],
+        vectors: Sequence[Vector],
+        figures: Sequence[Figure] = (),
+    ) -> None:
+        """Write a document's chunks (at least one) and figures, and remove what is left of an earlier version.
 
         Raises:
             UpstreamFailed: the store holds vectors of another dimension.
@@ -80,6 +87,9 @@ class VectorStore(Protocol):
 
     async def vectors(self, chunks: Sequence[Chunk]) -> list[Vector]:
         """The vectors of chunks that were found, in any order, without those deleted since."""
+
+    async def figures(self, document: str, chunk_page: int, limit: int) -> list[Figure]:
+        """The first figures of a document beside its chunks that begin on that page."""
 
     async def flush(self) -> None:
         """Make what was written quick to search; call it once after a batch of writes."""

@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 
 import pytest
 from pydantic import BaseModel
+from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
@@ -29,11 +30,18 @@ MODELS: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
 }
 
 
-def builder(import_path: str) -> Callable[[BaseModel], Any]:
+def builder(import_path: str) -> Callable[[BaseModel], Application]:
     """What an import path leads to."""
     module, _, name = import_path.partition(":")
-    found: Callable[[BaseModel], Any] = getattr(import_module(module), name)
+    found: Callable[[BaseModel], Application] = getattr(import_module(module), name)
     return found
+
+
+def deployments(app: Application) -> list[str]:
+    """The names of an application's deployments, the one that takes requests first."""
+    bound = app._bound_deployment
+    behind = [each for each in bound.init_args if isinstance(each, Application)]
+    return [bound.name, *(name for each in behind for name in deployments(each))]
 
 
 @pytest.fixture(scope="module", params=COMBINATIONS)
@@ -80,7 +88,7 @@ def test_every_deployment_that_is_configured_exists(config: dict[str, Any]) -> N
             assert app["deployments"][0]["ray_actor_options"].items() >= options.items()
         else:
             arguments = MODELS[app["import_path"]][0].model_validate(app["args"])
-            assert names == [builder(app["import_path"])(arguments)._bound_deployment.name]
+            assert names == deployments(builder(app["import_path"])(arguments))
 
 
 def test_every_route_is_where_the_gateway_looks(config: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import yaml
 from serve_apps.batch.config import BatchSettings
 from serve_apps.gateway import app as gateway_app
 from serve_apps.gateway.config import GatewayArgs, LogicalModel, Queue, RoutingTable, Tenant, Upstream
+from serve_apps.rag import reading
 from serve_apps.rag.config import RagPipelines
 from tests.chart.render import CHART, CHAT, DOCS, EMBEDDER, application, render_chart, serve_config
 
@@ -300,6 +301,22 @@ def test_the_gateway_and_the_pipelines_run_where_the_group_says_so() -> None:
     }
 
 
+def test_what_reads_documents_is_sized_apart_from_what_answers() -> None:
+    def deployments(reading: dict[str, Any]) -> list[dict[str, Any]]:
+        objects = render_chart({**RAG, "pipelines": {"drainSeconds": 40, "reading": reading}})
+        found: list[dict[str, Any]] = application(objects, "rag")["deployments"]
+        return found
+
+    answering, small = deployments({})
+    answering_still, large = deployments({"replicas": {"min": 0, "max": 9}, "cpus": 2})
+    assert answering == answering_still
+    assert (small["name"], small["max_ongoing_requests"]) == ("Reading", reading.PROCESSES)
+    assert small["autoscaling_config"] == {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 1}
+    assert small["graceful_shutdown_timeout_s"] == 40
+    assert large["autoscaling_config"] == {"min_replicas": 0, "max_replicas": 9, "target_ongoing_requests": 1}
+    assert large["ray_actor_options"] == {"num_cpus": 2, "label_selector": {"llm-serving/role": "pipelines"}}
+
+
 def test_every_deployment_that_takes_requests_is_bounded_and_refuses_with_429() -> None:
     for app in serve_config(render_chart(RAG))["applications"]:
         deployment = app["deployments"][0]
@@ -311,7 +328,7 @@ def test_the_pipelines_sizing_and_content_are_their_values() -> None:
     sizing = {"replicas": {"min": 2, "max": 3}, "maxOngoingRequests": 10, "maxQueuedRequests": 5, "drainSeconds": 40}
     pipeline = {**DOCS, "topK": 8, "systemPrompt": "Answer: yes\nor no"}
     app = application(render_chart({**RAG, "pipelines": sizing, "rag": {"docs": pipeline}}), "rag")
-    (deployment,) = app["deployments"]
+    deployment, _ = app["deployments"]
     assert deployment["user_config"] == {"pipelines": {"docs": pipeline}}
     assert deployment["autoscaling_config"] == {
         "min_replicas": 2,

@@ -655,6 +655,12 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "pipelines.replicas: min is above max, got 5 and 4; set min <= max",
         {"pipelines": {"replicas": {"min": 4}}},
     ),
+    "more documents at a time than a replica reads": (
+        {"pipelines": {"reading": {"autoscaling": {"target_ongoing_requests": 3}}}},
+        "pipelines.reading.autoscaling.target_ongoing_requests: a replica never has more than its processes (2) "
+        "requests, so it would never scale, got 3; set 2 or less",
+        {"pipelines": {"reading": {"autoscaling": {"target_ongoing_requests": 2}}}},
+    ),
     "a model's drain longer than its pod lives": (
         chat(drainSeconds=301),
         "models.chat.drainSeconds: pods end after maxDrainSeconds (300), got 301; "

@@ -8,16 +8,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 
+from serve_apps.common import tracing
 from serve_apps.common.protocol import INTERNAL_HEADER
 from serve_apps.llm import drain as hook
 from serve_apps.llm.standalone import DRAINING
+from tests.serve_apps.common.collector import Collector, attributes, lineage
+from tests.serve_apps.gateway.conftest import INTERNAL_TOKEN, GatewayServer, gateway  # noqa: F401  # a fixture
+from tests.serve_apps.gateway.servers import serving
 from tools.demo.models import models_root
 from tools.demo.rendered import CHART, REPOSITORY, helm_template
 from tools.gotools import helm
@@ -43,6 +48,9 @@ class Server:
 
     client: httpx.Client
     credential: dict[str, str]
+    collector: Collector
+    """Where its spans go."""
+    traces_url: str
 
     def ask(self, tokens: int = 4) -> dict[str, object]:
         """The body of a chat."""
@@ -53,12 +61,19 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The container of the rendered Deployment as a process."""
-    objects = helm_template(helm(), FILES, SETTINGS)
+    collector = Collector()
+    with serving(collector) as traces_url, _running(tmp_path_factory, traces_url) as client:
+        yield Server(client, {INTERNAL_HEADER: INTERNAL_TOKEN}, collector, traces_url)
+
+
+@contextmanager
+def _running(tmp_path_factory: pytest.TempPathFactory, traces_url: str) -> Iterator[httpx.Client]:
+    objects = helm_template(helm(), FILES, [*SETTINGS, f"tracing.endpoint={traces_url}"])
     (deployment,) = (one for one in objects if one["kind"] == "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     folder = tmp_path_factory.mktemp("pod")
     (folder / "internal").mkdir()
-    (folder / "internal" / "token").write_text("the-credential")
+    (folder / "internal" / "token").write_text(INTERNAL_TOKEN)
     port = free_port()
     instead = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=8000": f"--port={port}"}
     arguments = [_here(instead.get(one, one)) for one in container["args"]]
@@ -70,6 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "LLM_SERVING_SECRETS": str(folder),
         "PYTHONPATH": str(REPOSITORY),
         "HF_HUB_OFFLINE": "1",
+        "OTEL_BSP_SCHEDULE_DELAY": "20",
     }
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
@@ -78,7 +94,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=START_TIMEOUT_S) as client:
             _wait_until_healthy(client, process, folder / "log")
-            yield Server(client, {INTERNAL_HEADER: "the-credential"})
+            yield client
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -108,7 +124,7 @@ def _wait_until_healthy(client: httpx.Client, process: subprocess.Popen[bytes], 
 
 
 def test_without_the_credential_it_refuses(server: Server) -> None:
-    for headers in ({}, {INTERNAL_HEADER: "another"}, {"authorization": "Bearer the-credential"}):
+    for headers in ({}, {INTERNAL_HEADER: "another"}, {"authorization": f"Bearer {INTERNAL_TOKEN}"}):
         for path in (CHAT, "/v1/completions", "/tokenize", "/invocations", "/v1/load_lora_adapter"):
             answer = server.client.post(path, json=server.ask(), headers=headers)
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "internal_only"), path
@@ -134,6 +150,29 @@ def test_prometheus_and_the_hook_read_its_metrics(server: Server) -> None:
     assert shown
     assert [name for name in sorted(shown) if f"\nvllm:{name}{{" not in metrics] == []
     assert hook.under_way(metrics) == 0
+
+
+def test_its_spans_are_children_of_the_gateways(
+    server: Server,
+    gateway: Callable[..., GatewayServer],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.traces_url)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "gateway")
+    monkeypatch.setattr(tracing, "_spans", None)
+    tracing.configure()
+    assert tracing._spans is not None
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    asks = gateway({"chat": {"url": str(server.client.base_url), "task": "generate"}}).client
+    answer = asks.post(CHAT, json=server.ask(), headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    assert answer.status_code == 200, answer.text
+    tracing._spans.close()
+    spans = server.collector.trace(trace, 2)
+    assert {lineage(span, spans) for span in spans} == {(f"POST {CHAT}",), (f"POST {CHAT}", "llm_request")}
+    assert server.collector.services == {"chat", "gateway"}
+    of_model = next(span for span in spans if span.name == "llm_request")
+    assert attributes(of_model)["gen_ai.usage.completion_tokens"] == 4
+    assert b"capital" not in of_model.SerializeToString()
 
 
 def test_a_pod_that_goes_finishes_its_stream_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

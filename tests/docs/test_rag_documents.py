@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from serve_apps.common.protocol import INTERNAL_HEADER
-from tests.chart.render import of_kind, render_chart
+from tests.chart.render import application, of_kind, render_chart
 from tests.docs.markdown import REPOSITORY
 from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.rag.conftest import RagServer, credential, gateway, gateway_url, rag, store_uri  # noqa: F401
@@ -79,7 +79,10 @@ def test_a_folder_is_brought_in(rag: Callable[..., RagServer], folder: Path) -> 
     assert "1 indexed" in told
 
 
-def test_an_example_can_be_installed() -> None:
-    (block,) = re.findall(r"(?ms)^```yaml\n(.*?)^```$", SECTION)
+def test_its_examples_can_be_installed() -> None:
     preset = REPOSITORY / "values" / "rag.yaml"
-    assert of_kind(render_chart(yaml.safe_load(block), files=[preset]), "CronJob")
+    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```$", SECTION)
+    sized, brought_in = (render_chart(yaml.safe_load(block), files=[preset]) for block in blocks)
+    _, reading = application(sized, "rag")["deployments"]
+    assert reading["autoscaling_config"]["max_replicas"] == 8
+    assert of_kind(brought_in, "CronJob")

@@ -271,6 +271,14 @@ class Batch(BatchSettings):
     """Batches on accelerators of their own, by name."""
 
 
+class Reading(Config):
+    """How what reads documents is sized."""
+
+    replicas: Replicas
+    autoscaling: Autoscaling
+    cpus: float = Field(ge=0)
+
+
 class Pipelines(Config):
     """How the applications of all RAG pipelines and of all agents are sized."""
 
@@ -280,6 +288,7 @@ class Pipelines(Config):
     max_ongoing_requests: int = Field(ge=1)
     max_queued_requests: int = Field(ge=0)
     drain_seconds: int = Field(ge=0)
+    reading: Reading
     data_claim: str
 
 

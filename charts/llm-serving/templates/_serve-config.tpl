@@ -147,6 +147,8 @@ Scope: dict "root" $ "pipelines" (the enabled ones). */ -}}
     {{- range $name, $pipeline := .pipelines }}{{ $_ := set $served $name (omit $pipeline "ingest") }}{{ end }}
     user_config:
       pipelines: {{- toYaml $served | nindent 8 }}
+  - name: Reading
+    {{- include "llm-serving.readingSizing" .root.Values.pipelines | nindent 4 }}
 {{- end -}}
 
 {{- /* Renders the application that runs the agents; the agents change in place.
@@ -185,6 +187,12 @@ Scope: dict "root" $ "agents" (the enabled ones). */ -}}
     ) | fromYaml }}
 {{ include "llm-serving.limits" (mergeOverwrite (dict "autoscalingConfig" $config) .) }}
 max_surge_percent: 100
+{{- end -}}
+
+{{- /* Renders how what reads documents is placed and scaled. A replica has as many at a time as serve_apps.rag.reading has
+processes; those that wait are bounded by the uploads under way. Scope: `pipelines` of values. */ -}}
+{{- define "llm-serving.readingSizing" -}}
+{{- include "llm-serving.pipelinesSizing" (merge (dict "maxOngoingRequests" 2 "maxQueuedRequests" -1) .reading (pick . "drainSeconds")) }}
 {{- end -}}
 
 {{- /* Renders where and with how much CPU a replica of the gateway or the pipelines runs. Scope: its block of values. */ -}}

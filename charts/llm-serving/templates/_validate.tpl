@@ -575,6 +575,9 @@ rag.{{ $name }}.tenancy: with security.auth none all callers are one tenant; set
 {{- $sizing := .root.Values.pipelines }}
 {{- $config := include "llm-serving.autoscalingConfig" (dict "replicas" $sizing.replicas "autoscaling" $sizing.autoscaling "maxOngoing" $sizing.maxOngoingRequests) | fromYaml }}
 {{- include "llm-serving.validate.autoscaling" (dict "path" "pipelines" "block" $sizing "config" $config "maxOngoing" $sizing.maxOngoingRequests "maxOngoingPath" "pipelines.maxOngoingRequests") }}
+{{- $reading := $sizing.reading }}
+{{- $readers := include "llm-serving.autoscalingConfig" (dict "replicas" $reading.replicas "autoscaling" $reading.autoscaling "maxOngoing" 2) | fromYaml }}
+{{- include "llm-serving.validate.autoscaling" (dict "path" "pipelines.reading" "block" $reading "config" $readers "maxOngoing" 2 "maxOngoingPath" "its processes") }}
 {{- range $name, $pipeline := .pipelines }}
 {{- if and (hasSuffix ".db" (dig "vectorStore" "uri" "" $pipeline)) (gt (int $config.max_replicas) 1) }}
 rag.{{ $name }}.vectorStore.uri: a file belongs to one replica, but pipelines may have {{ int $config.max_replicas }}; set pipelines.replicas.max to 1 or the uri of a Milvus server

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.rag import __main__ as program
-from bench.rag import app, measure
+from bench.rag import app, store
 from tests.bench.rag.test_collection import written
 from tests.serve_apps.gateway.servers import serving
 from tests.serve_apps.rag.fake_gateway import FakeGateway
@@ -26,11 +26,11 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         with serving(FakeGateway()) as url:
             yield url
 
-    made = measure.store
+    made = store.measured
     monkeypatch.setattr("tests.serve_apps.rag.fake_gateway.TOKEN", app.TOKEN)
     monkeypatch.setattr(program, "embedder", embedder)
-    monkeypatch.setattr(measure, "store", lambda chunks: made(100) | {"chunks": chunks})
-    monkeypatch.setattr(measure, "SEARCHES", 5)
+    monkeypatch.setattr(store, "measured", lambda chunks: made(chunks // 100) | {"chunks": chunks})
+    monkeypatch.setattr(store, "SEARCHES", 5)
 
 
 def test_a_collection_leads_to_three_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +44,10 @@ def test_a_collection_leads_to_three_files(tmp_path: Path, capsys: pytest.Captur
     assert (results["documents"], results["chunks"], results["questions"]) == (4, 4, 4)
     assert results["retrieval_over_embed"] >= 1
     assert results["search_p50_ms_10k"] > 0
+    assert [each["chunks"] for each in results["stores"]] == [10_000, 100_000]
+    assert {each["recall10"] for each in results["stores"]} == {1}
+    assert all(each["search_p99_ms"] >= each["search_p50_ms"] > 0 for each in results["stores"])
+    assert all(each["written_per_s"] > 0 and each["memory_mb"] >= 0 for each in results["stores"])
     assert set(results["stages"]) == {"embed", "keywords", "search", "feedback"}
     assert results["degraded"] == []
     page = (tmp_path / "results" / "rag.md").read_text()

@@ -57,6 +57,13 @@ def test_a_result_decides_what_comes_next(agent: Start, models: FakeModels) -> N
     assert prompts(models) == ["Is this about us? Who won?"]
 
 
+def test_a_callers_bound_is_the_answers_and_no_choices(agent: Start, models: FakeModels) -> None:
+    settings = desk(models, YES, Says("At nine."), GOOD, Says("At", "length"))
+    answer = agent(**settings, maxTokens=50, maxCallTokens=99).chat("When?", max_tokens=1).json()
+    assert [turn["max_tokens"] for turn in models.turns] == [99, 50, 99, 1]
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
 def test_branches_are_done_together_and_each_step_has_its_model(agent: Start, models: FakeModels) -> None:
     settings = desk(models, YES, Says("At nine."), GOOD, Says("At nine, dear."))
     answer = agent(**settings).chat("When?", include_steps=True).json()

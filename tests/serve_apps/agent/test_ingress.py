@@ -176,6 +176,19 @@ def test_time_that_is_up_ends_a_turn_and_keeps_what_was_said(agent: Start, model
     assert server.observed.endings == [("helper", "wall_time")]
 
 
+def test_a_callers_bound_is_the_answers_and_no_calls(agent: Start, models: FakeModels) -> None:
+    models.script = [calculates("6 * 7"), ANSWER, Says("It is", "length")]
+    answer = agent(tools=CALCULATOR, maxCallTokens=99).chat("6 * 7?", max_tokens=2).json()
+    assert [turn["max_tokens"] for turn in models.turns] == [99, 99, 2]
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_callers_bound_holds_for_a_turn_that_may_be_the_answer(agent: Start, models: FakeModels) -> None:
+    models.script = [Says("It is", "length")]
+    agent(tools=CALCULATOR, toolCalling="native", maxCallTokens=99).chat("6 * 7?", max_tokens=2).raise_for_status()
+    assert [turn["max_tokens"] for turn in models.turns] == [2]
+
+
 def test_an_answer_cut_by_max_tokens_says_so(agent: Start, models: FakeModels) -> None:
     models.script = [Says("It is", finish_reason="length")]
     answer = agent().chat("Well?", max_tokens=2).json()

@@ -51,6 +51,8 @@ class FakeGateway:
     answer: str = "The gateway is the only way in [1]."
     down: dict[str, Response] = field(default_factory=dict)
     """What a path answers instead."""
+    models_down: dict[str, Response] = field(default_factory=dict)
+    """What a model that chats answers instead."""
     hanging: set[str] = field(default_factory=set)
     """The paths that never answer."""
     ending: list[str] = field(default_factory=lambda: ["[DONE]"])
@@ -90,6 +92,8 @@ class FakeGateway:
         if self.endless and not body["stream"]:
             self.began.set()
             await self._until_gone(request)
+        if body["model"] in self.models_down:
+            return self.models_down[body["model"]]
         return self._chat(request, body)
 
     def _embeddings(self, body: dict[str, Any]) -> list[dict[str, Any]]:

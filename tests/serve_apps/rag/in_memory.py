@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from serve_apps.common.errors import ServingError
 from serve_apps.rag.chunking import Chunk
+from serve_apps.rag.figures import Figure
 from serve_apps.rag.filters import Filter, facets
 from serve_apps.rag.vector_store import Hit, StoredDocument, Vector
 
@@ -18,8 +19,11 @@ class InMemoryStore:
     """What every call raises instead."""
     keyword_failure: ServingError | None = None
     """What only keyword searches raise."""
+    figure_failure: ServingError | None = None
+    """What only lookups of figures raise."""
     records: dict[str, StoredDocument] = field(default_factory=dict)
     rows: dict[str, list[tuple[Chunk, Vector]]] = field(default_factory=dict)
+    pictures: dict[str, list[Figure]] = field(default_factory=dict)
     searches: list[int] = field(default_factory=list)
     """The limit of each search."""
     flushes: int = 0
@@ -32,14 +36,22 @@ class InMemoryStore:
         self._fail()
         return [self.records[name] for name in sorted(self.records)]
 
-    async def replace(self, stored: StoredDocument, chunks: Sequence[Chunk], vectors: Sequence[Vector]) -> None:
+    async def replace(
+        self,
+        stored: StoredDocument,
+        chunks: Sequence[Chunk],
+        vectors: Sequence[Vector],
+        figures: Sequence[Figure] = (),
+    ) -> None:
         self._fail()
+        self.pictures[stored.id] = list(figures)
         self.records[stored.id] = stored
         self.rows[stored.id] = list(zip(chunks, vectors, strict=True))
 
     async def delete(self, document: str) -> int:
         self._fail()
         self.records.pop(document, None)
+        self.pictures.pop(document, None)
         return len(self.rows.pop(document, []))
 
     async def search(self, vector: Vector, limit: int, where: Filter | None = None) -> list[Hit]:
@@ -47,6 +59,12 @@ class InMemoryStore:
         self.searches.append(limit)
         hits = [Hit(chunk, float(vector @ other)) for chunk, other in self._among(where)]
         return sorted(hits, key=lambda hit: -hit.score)[:limit]
+
+    async def figures(self, document: str, chunk_page: int, limit: int) -> list[Figure]:
+        self._fail()
+        if self.figure_failure is not None:
+            raise self.figure_failure
+        return [each for each in self.pictures.get(document, []) if each.chunk_page == chunk_page][:limit]
 
     async def keyword_search(self, text: str, limit: int, where: Filter | None = None) -> list[Hit]:
         self._fail()

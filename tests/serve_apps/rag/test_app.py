@@ -1,13 +1,16 @@
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from ray.exceptions import RayActorError
 from ray.serve import Application
 
-from serve_apps.common.errors import NotFound
-from serve_apps.rag.app import Rag, RayMetrics, build_app
+from serve_apps.common.errors import InvalidRequest, NotFound, Unavailable
+from serve_apps.rag.app import Rag, RayMetrics, Reading, build_app
 from serve_apps.rag.config import RagArgs
+from serve_apps.rag.sections import Section
 
 ARGS = RagArgs(gateway_url="http://127.0.0.1:8000")
 DOCS: dict[str, Any] = {"llm": "chat", "embedder": "minilm", "vectorStore": {"uri": "a.db"}}
@@ -22,15 +25,48 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_application_is_one_deployment_named_rag() -> None:
+class Handle:
+    """A handle of a deployment whose one replica is this process."""
+
+    def __init__(self, method: Any) -> None:
+        self.read = self
+        self.remote = method
+
+
+def start(method: Any = None) -> Rag:
+    readers: Any = Handle(method or Reading().read)
+    return Rag(ARGS, readers)
+
+
+def test_the_application_is_a_deployment_that_answers_and_one_that_reads() -> None:
     app = build_app(ARGS)
     assert isinstance(app, Application)
-    assert app._bound_deployment.name == "Rag"
+    _, readers = app._bound_deployment.init_args
+    assert (app._bound_deployment.name, readers._bound_deployment.name) == ("Rag", "Reading")
+
+
+@pytest.mark.usefixtures("secrets")
+def test_documents_are_read_elsewhere() -> None:
+    replica = start()
+    read = asyncio.run(replica._read(b"# A\n\ntext", "text/markdown", "a.md", False))
+    assert read.sections == [Section("text", ("A",))]
+    with pytest.raises(InvalidRequest, match=r"document 'a\.pdf': is not a readable PDF"):
+        asyncio.run(replica._read(b"x", "application/pdf", "a.pdf", False))
+
+
+@pytest.mark.usefixtures("secrets")
+def test_a_reader_that_is_gone_is_no_fault_of_the_documents() -> None:
+    async def gone(*_: Any) -> None:
+        raise RayActorError
+
+    with pytest.raises(Unavailable, match=r"document 'a\.pdf': what read it has ended; send it again") as raised:
+        asyncio.run(start(gone)._read(b"x", "application/pdf", "a.pdf", False))
+    assert raised.value.retry_after_s
 
 
 @pytest.mark.usefixtures("secrets")
 def test_a_new_configuration_replaces_the_pipelines() -> None:
-    replica = Rag(ARGS)
+    replica = start()
     replica.reconfigure({"pipelines": {"docs": DOCS}})
     replica.reconfigure({"pipelines": {"wiki": DOCS}})
     assert replica._pipelines.find("wiki", "acme").settings.llm == "chat"
@@ -41,12 +77,12 @@ def test_a_new_configuration_replaces_the_pipelines() -> None:
 @pytest.mark.usefixtures("secrets")
 def test_a_replica_does_not_start_with_a_configuration_that_is_not_valid() -> None:
     with pytest.raises(ValidationError, match="topk"):
-        Rag(ARGS).reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}})
+        start().reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}})
 
 
 @pytest.mark.usefixtures("secrets")
 def test_a_configuration_that_is_not_valid_changes_nothing() -> None:
-    replica = Rag(ARGS)
+    replica = start()
     replica.reconfigure({"pipelines": {"docs": DOCS}})
     replica.reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}})
     assert replica._pipelines.find("docs", "acme").settings.top_k == 5
@@ -55,7 +91,7 @@ def test_a_configuration_that_is_not_valid_changes_nothing() -> None:
 def test_a_replica_does_not_start_without_the_internal_credential(secrets: Path) -> None:
     (secrets / "internal" / "token").unlink()
     with pytest.raises(RuntimeError, match="internal credential: cannot read"):
-        Rag(ARGS)
+        start()
 
 
 def test_what_is_observed_becomes_metrics_with_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:

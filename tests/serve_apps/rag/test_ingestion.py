@@ -13,12 +13,14 @@ from serve_apps.common.gateway_client import Caller
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.rag import ingestion, passages
 from serve_apps.rag.config import Pipeline
+from serve_apps.rag.figures import Figure
 from serve_apps.rag.gateway_client import GatewayClient
 from serve_apps.rag.ingestion import Document, Ingested, Ingester
 from serve_apps.rag.vector_store import StoredDocument
 from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.rag.fake_gateway import TOKEN_TEXT, FakeGateway, refusal
 from tests.serve_apps.rag.in_memory import InMemoryStore
+from tests.serve_apps.rag.pdf import Page, pdf, picture
 from tests.serve_apps.rag.recorded import Recorded
 
 Ingest = Callable[..., list[Ingested]]
@@ -204,7 +206,7 @@ def test_of_ten_thousand_small_documents_one_groups_vectors_are_in_memory(
         most = max(most, alive)
         return vectors
 
-    async def forget(stored: StoredDocument, chunks: Any, vectors: Any) -> None:
+    async def forget(stored: StoredDocument, *_: Any) -> None:
         store.records[stored.id] = stored
 
     monkeypatch.setattr(GatewayClient, "embed", embed)
@@ -220,3 +222,15 @@ def test_a_failing_store_is_the_clients_to_know(ingest: Ingest, store: InMemoryS
     store.failure = Unavailable("down")
     with pytest.raises(Unavailable, match="down"):
         ingest(document("one"))
+
+
+def test_figures_are_kept_where_a_model_sees_and_make_it_another_document(ingest: Ingest, store: InMemoryStore) -> None:
+    photo = picture(100, 100, b"\xff\xd8 a file", more="/Filter /DCTDecode")
+    paper = Document("a.pdf", pdf(Page("Wings are long.", (photo,))))
+    text = document("text", "b.md")
+    ingest(paper, text)
+    assert store.pictures["a.pdf"] == []
+    assert [each.status for each in ingest(paper, text, vision="eyes")] == ["indexed", "unchanged"]
+    assert store.pictures["a.pdf"] == [Figure(1, "image/jpeg", b"\xff\xd8 a file", 1)]
+    ingest(paper, vision="eyes", maxFigures=0)
+    assert store.pictures["a.pdf"] == []

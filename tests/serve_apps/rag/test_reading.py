@@ -5,11 +5,12 @@ import pytest
 
 from serve_apps.common.errors import InvalidRequest, TooLarge, UnsupportedMediaType
 from serve_apps.rag import documents, reading
-from serve_apps.rag.reading import Reader
+from serve_apps.rag.figures import Figure
+from serve_apps.rag.reading import Content, Reader, content_of
 from serve_apps.rag.sections import Section
 from tests.serve_apps.rag.conftest import RagServer
 from tests.serve_apps.rag.docx import docx, paragraph
-from tests.serve_apps.rag.pdf import pdf
+from tests.serve_apps.rag.pdf import Page, pdf, picture
 
 MARKDOWN = b"# Top\n\nText \xc3\xa4.\n\n## Below\n\nMore."
 #: A page that is drawn in so many steps that reading it takes many seconds.
@@ -32,6 +33,10 @@ def reader() -> Iterator[Callable[..., Reader]]:
         each.close()
 
 
+def read(reader: Reader, content: bytes, kind: str, name: str, with_figures: bool = False) -> Content:
+    return content_of(reader.read(content, kind, name, with_figures))
+
+
 def process_of(reader: Reader) -> int:
     assert reader._process is not None
     return reader._process.pid
@@ -44,11 +49,20 @@ def test_it_reads_as_in_this_process_and_keeps_its_own(reader: Callable[..., Rea
         (pdf("Page one", "Page two"), "", "b.pdf"),
         (docx(paragraph("Words")), "", "c.docx"),
     ):
-        assert one.read(content, kind, name) == documents.read(content, kind, name)
+        assert read(one, content, kind, name) == Content(documents.read(content, kind, name), [])
         assert process_of(one) != os.getpid()
     first = process_of(one)
-    assert one.read(b"text", "text/plain", "d.txt") == [Section("text")]
+    assert read(one, b"text", "text/plain", "d.txt") == Content([Section("text")], [])
     assert process_of(one) == first
+
+
+def test_the_figures_of_a_pdf_come_with_it_where_they_are_wanted(reader: Callable[..., Reader]) -> None:
+    one = reader()
+    photo = picture(100, 100, b"\xff\xd8 a file", more="/Filter /DCTDecode")
+    content = pdf("one", Page("two", (photo,)))
+    assert read(one, content, "", "a.pdf", True).figures == [Figure(2, "image/jpeg", b"\xff\xd8 a file")]
+    assert read(one, content, "", "a.pdf").figures == []
+    assert read(one, MARKDOWN, "", "a.md", True).figures == []
 
 
 @pytest.mark.parametrize(
@@ -62,9 +76,9 @@ def test_a_refusal_is_the_readers_own(
     with pytest.raises(error) as here:
         documents.read(content, kind, "a")
     with pytest.raises(error) as there:
-        one.read(content, kind, "a")
+        read(one, content, kind, "a")
     assert (str(there.value), type(there.value)) == (str(here.value), type(here.value))
-    assert one.read(b"text", "text/plain", "a") == [Section("text")]
+    assert read(one, b"text", "text/plain", "a") == Content([Section("text")], [])
 
 
 @pytest.mark.parametrize(
@@ -75,38 +89,38 @@ def test_a_file_that_takes_too_much_is_refused_and_the_next_one_read(
     reader: Callable[..., Reader], content: bytes, name: str, bounds: dict[str, int]
 ) -> None:
     one = reader(**bounds)
-    assert one.read(MARKDOWN, "text/markdown", "a.md")
+    assert read(one, MARKDOWN, "text/markdown", "a.md")
     first = process_of(one)
     with pytest.raises(TooLarge, match=f"document '{name}': takes more memory or time to read than a document may"):
-        one.read(content, "", name)
-    assert one.read(MARKDOWN, "text/markdown", "a.md")
+        read(one, content, "", name)
+    assert read(one, MARKDOWN, "text/markdown", "a.md")
     assert process_of(one) != first
 
 
 def test_a_process_that_stands_still_is_killed(reader: Callable[..., Reader]) -> None:
     one = reader(max_seconds=0)
     with pytest.raises(TooLarge):
-        one.read(ENDLESS, "", "endless.pdf")
+        read(one, ENDLESS, "", "endless.pdf")
 
 
 def test_a_process_that_was_killed_meanwhile_is_replaced(reader: Callable[..., Reader]) -> None:
     one = reader()
-    assert one.read(MARKDOWN, "text/markdown", "a.md")
+    assert read(one, MARKDOWN, "text/markdown", "a.md")
     assert one._process is not None
     one._process.kill()
     one._process.wait()
-    assert one.read(MARKDOWN, "text/markdown", "a.md")
+    assert read(one, MARKDOWN, "text/markdown", "a.md")
 
 
 def test_elements_deep_in_each_other_are_read(reader: Callable[..., Reader]) -> None:
     deep = b"<div>" * 200_000 + b"text"
-    assert reader().read(deep, "text/html", "a.html") == [Section("text")]
+    assert read(reader(), deep, "text/html", "a.html") == Content([Section("text")], [])
 
 
 def test_it_has_no_credentials(reader: Callable[..., Reader], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_OURS", "x")
     one = reader()
-    one.read(MARKDOWN, "text/markdown", "a.md")
+    read(one, MARKDOWN, "text/markdown", "a.md")
     with open(f"/proc/{process_of(one)}/environ", "rb") as environment:  # noqa: PTH123  # not a file
         assert b"SECRET_OF_OURS" not in environment.read()
 

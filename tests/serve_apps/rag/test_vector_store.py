@@ -9,6 +9,7 @@ from serve_apps.common.errors import UpstreamFailed
 from serve_apps.rag import filters
 from serve_apps.rag.chunking import MAX_CHUNK_BYTES, MAX_HEADING_CHARS, Chunk
 from serve_apps.rag.config import VectorStore as Settings
+from serve_apps.rag.figures import MAX_FIGURE_BYTES, Figure
 from serve_apps.rag.stores import open_store
 from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS, StoredDocument, VectorStore
 from tests.serve_apps.rag.milvus_process import MilvusProcess
@@ -198,5 +199,53 @@ def test_the_vectors_of_chunks_are_those_that_were_written(store: VectorStore) -
         await write(store, "a", 0, 90)
         [vector] = await store.vectors([Chunk("a", 1, ""), Chunk("gone", 0, "")])
         assert vector == pytest.approx(unit(90))
+
+    run(check())
+
+
+FIGURES = [
+    Figure(1, "image/png", bytes(range(256)) * 400, 1),
+    Figure(2, "image/jpeg", b"two", 1),
+    Figure(4, "image/png", b"four", 4),
+]
+
+
+async def write_figures(store: VectorStore, document: str, figures: list[Figure]) -> None:
+    await store.replace(StoredDocument(document, 1, "h"), [Chunk(document, 0, "text")], [unit(0)], figures)
+
+
+def test_figures_are_found_by_the_page_of_the_chunks_beside_them(store: VectorStore) -> None:
+    async def check() -> None:
+        assert await store.figures("a", 1, 9) == []
+        await write_figures(store, QUOTED, FIGURES)
+        await write_figures(store, "b", FIGURES[2:])
+        assert await store.figures(QUOTED, 1, 9) == FIGURES[:2]
+        assert await store.figures(QUOTED, 1, 1) == FIGURES[:1]
+        assert await store.figures(QUOTED, 2, 9) == []
+        assert await store.figures("b", 4, 9) == FIGURES[2:]
+
+    run(check())
+
+
+def test_figures_go_with_their_version_of_the_document(store: VectorStore) -> None:
+    async def check() -> None:
+        await write_figures(store, "a", FIGURES)
+        await write_figures(store, "b", FIGURES)
+        await write_figures(store, "a", FIGURES[1:2])
+        assert (await store.figures("a", 1, 9), await store.figures("a", 4, 9)) == (FIGURES[1:2], [])
+        await write(store, "a", 0)
+        assert await store.figures("a", 1, 9) == []
+        await store.delete("b")
+        await write(store, "b", 0)
+        assert await store.figures("b", 1, 9) == []
+
+    run(check())
+
+
+def test_the_largest_figure_fits(store: VectorStore) -> None:
+    async def check() -> None:
+        largest = Figure(7, "image/jpeg", b"\xff" * MAX_FIGURE_BYTES, 7)
+        await write_figures(store, "a", [largest])
+        assert await store.figures("a", 7, 1) == [largest]
 
     run(check())
