@@ -8,6 +8,7 @@ no restart.
 import hashlib
 import hmac
 import logging
+import math
 import os
 import re
 import secrets
@@ -32,26 +33,28 @@ def root() -> Path:
 class InternalCredential:
     """The token that apps show each other; file ``internal/token`` under the root."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path or root() / "internal" / "token"
-        self._read_at_ns = -1
+        self._clock = clock
+        self._read_s = -math.inf
         self._token = ""
 
     def value(self) -> str:
-        """The current token.
+        """The token, as it was at most ``FRESH_S`` ago.
 
         Raises:
             RuntimeError: the file is missing or empty; an app must not start open.
         """
+        now = self._clock()
+        if now - self._read_s < FRESH_S:
+            return self._token
         try:
-            changed_ns = self._path.stat().st_mtime_ns
-            if changed_ns != self._read_at_ns:
-                self._token = self._path.read_text().strip()
-                self._read_at_ns = changed_ns
+            self._token = self._path.read_text().strip()
         except OSError as error:
             raise RuntimeError(f"internal credential: cannot read {self._path}: {error.strerror}") from error
         if not self._token:
             raise RuntimeError(f"internal credential: {self._path} is empty; put a random token in it")
+        self._read_s = now
         return self._token
 
     def matches(self, shown: str) -> bool:

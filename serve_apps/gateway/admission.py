@@ -1,8 +1,8 @@
 """How much one replica takes on at a time; beyond it callers wait or are refused before they cost anything."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from serve_apps.common.errors import RateLimited
@@ -26,9 +26,8 @@ class Slots:
         self.taken = 0
         self._what = what
 
-    @contextmanager
-    def take(self, *, beyond_limit: bool = False) -> Iterator[None]:
-        """Hold a slot; with ``beyond_limit`` even if none is free.
+    def take(self, *, beyond_limit: bool = False) -> "Slots":
+        """Hold a slot until the end of the ``with`` that this is for; with ``beyond_limit`` even if none is free.
 
         Raises:
             RateLimited: every slot is taken.
@@ -40,10 +39,13 @@ class Slots:
                 retry_after_s=RETRY_AFTER_S,
             )
         self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.taken -= 1
 
 
 class Memory:
@@ -53,14 +55,9 @@ class Memory:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
 
-    @contextmanager
-    def hold(self) -> Iterator["Held"]:
-        """One request's part of it, free again at the end."""
-        held = Held(self)
-        try:
-            yield held
-        finally:
-            self.held_bytes -= held.size
+    def hold(self) -> "Held":
+        """One request's part of it, free again at the end of its ``with``."""
+        return Held(self)
 
 
 @dataclass(slots=True)
@@ -70,6 +67,12 @@ class Held:
     memory: Memory
     size: int = 0
     """In bytes."""
+
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.memory.held_bytes -= self.size
 
     def grow(self, size: int) -> None:
         """Hold ``size`` more bytes.

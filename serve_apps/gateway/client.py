@@ -28,8 +28,8 @@ _SINGLE = frozenset(
 )
 
 
-def checked(headers: RawHeaders, max_bytes: int) -> RawHeaders:
-    """A copy of a request's headers: uvicorn adds the trailers of a chunked body to the original.
+def check(headers: RawHeaders, max_bytes: int) -> None:
+    """Refuse headers that are too many, or that could mean two things.
 
     Raises:
         HeadersTooLarge: they are larger than ``max_bytes``.
@@ -45,7 +45,6 @@ def checked(headers: RawHeaders, max_bytes: int) -> RawHeaders:
             seen.add(name)
     if size > max_bytes:
         raise HeadersTooLarge(f"The headers are larger than the {max_bytes} bytes we take.", code="headers_too_large")
-    return list(headers)
 
 
 class Intake:
@@ -105,8 +104,8 @@ async def read_body(receive: Receive, headers: RawHeaders, *, max_bytes: int, ti
 async def has_come(receive: Receive) -> bool:
     """Whether a refused request is here to its end; never waits.
 
-    If it is not, the refusal must close the connection (``connection: close``): uvicorn would go on to take in a body
-    that nobody reads, for as long as the client cares to send.
+    If it is not, the refusal must close the connection (``connection: close``): else the server would go on to take in
+    a body that nobody reads, for as long as the client cares to send.
     """
     if isinstance(receive, Intake) and receive.complete:
         return True

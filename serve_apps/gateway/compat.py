@@ -9,7 +9,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 from typing import Any
 
 import ray
@@ -20,23 +19,18 @@ from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve._private.long_poll import LongPollClient, LongPollNamespace
 from ray.serve.schema import TargetGroup
 from uvicorn.protocols.http import auto
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from serve_apps.common.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServingError, Unavailable
 from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
 from serve_apps.common.protocol import DISCONNECT_HEADER
 from serve_apps.gateway.replicas import Target, Targets
+from serve_apps.gateway.server import EXTENSION, Client, Connection
 
-_EXTENSION = "llm.connection"
 _LOOPBACK = "127.0.0.1"
 #: How often it is looked whether the connection to Serve's controller still lives, in seconds.
 _LOOK_EVERY_S = 5
 _UNWATCHED = (DISCONNECT_HEADER.encode(), b"?1")
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 (what Serve's proxy listens on, not we)
 _HEALTH_PATH = "/-/healthz"
-#: What a connection may bring that is no piece of a body, before the next piece: headers, trailers, the frames of
-#: chunks. uvicorn keeps any amount. The gateway's own limit for headers lies below, and says more.
-MAX_OVERHEAD_BYTES = 128 * 1024
 #: How often it is looked whether this replica has started, or has begun to end, in seconds.
 _REPLICA_LOOK_S = 0.1
 #: How Serve tells requests apart; all of ours look alike to it.
@@ -217,11 +211,11 @@ class Counted:
         await send({"type": "http.response.body", "body": message.encode()})
 
 
-# uvicorn: the connection to the client
+# uvicorn: the connections of its servers, and of those that Serve starts
 
 
 def own_server(write_timeout_s: float, header_timeout_s: float = 30, max_connections: int = 4096) -> None:
-    """Have every server that is started in this process from now on show its connections to the application.
+    """Have every server that is started in this process from now on use our connections.
 
     Serve starts its own after the deployment's constructor has run, and leaves uvicorn to choose the protocol class.
 
@@ -234,162 +228,19 @@ def own_server(write_timeout_s: float, header_timeout_s: float = 30, max_connect
         "write_timeout_s": write_timeout_s,
         "header_timeout_s": header_timeout_s,
         "max_connections": max_connections,
+        # Serve need not watch for the client's leaving: that takes it two tasks and a queue for each request.
+        "added_headers": (_UNWATCHED,),
     }
     auto.AutoHTTPProtocol = type("Connection", (Connection,), bounds)
 
 
-def connection(scope: Scope) -> "Client | None":
+def connection(scope: Scope) -> Client | None:
     """The connection to the client of a request, if the server shows it; call it from the request's own task.
 
     From now on that task is cancelled when the client leaves before the response is complete.
     """
-    client: Client | None = scope.get("extensions", {}).get(_EXTENSION)
+    client: Client | None = scope.get("extensions", {}).get(EXTENSION)
     if client is None or client.loop is not asyncio.get_running_loop():
         return None
     client.task = asyncio.current_task()
     return client
-
-
-class Connection(HttpToolsProtocol):
-    """uvicorn's connection within bounds, which the application may write to."""
-
-    write_timeout_s: float
-    header_timeout_s: float
-    max_connections: int
-    _trailing = False
-    _unread_bytes = 0
-    _overhead_bytes = 0
-    """What has come since the last piece of a body, or since the request began."""
-    _cut: asyncio.TimerHandle | None = None
-    _headers_due: asyncio.TimerHandle | None = None
-    _client: "Client | None" = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > self.max_connections:
-            self._refuse(Unavailable("Too many connections; try again.", code="too_many_connections", retry_after_s=1))
-        else:
-            self._await_headers()
-
-    def data_received(self, data: bytes) -> None:
-        self._overhead_bytes += len(data)
-        if self._headers_due is None and (self.cycle is None or self.cycle.response_complete):
-            self._await_headers()
-        super().data_received(data)
-        if self._overhead_bytes > MAX_OVERHEAD_BYTES and not self.transport.is_closing():
-            self._refuse(HeadersTooLarge("The headers are larger than we take.", code="headers_too_large"))
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._client = client = Client(self, cycle)
-        scope: Any = cycle.scope
-        scope["extensions"] = {_EXTENSION: client}
-        # Serve need not watch for the client's leaving: that takes it two tasks and a queue for each request.
-        scope["headers"].append(_UNWATCHED)
-        super()._start_asgi_task(cycle, app)
-
-    def on_message_begin(self) -> None:
-        self._trailing = False
-        if self._headers_due is None:  # pipelined
-            self._await_headers()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._unset_headers_due()
-        self._overhead_bytes = 0
-        super().on_headers_complete()
-        self._trailing = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._trailing:  # uvicorn takes the trailers of a chunked body for headers
-            super().on_header(name, value)
-
-    def on_body(self, body: bytes) -> None:
-        self._overhead_bytes = 0
-        super().on_body(body)
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP in OpenAI's shape."""
-        self._refuse(InvalidRequest(msg, code="invalid_http"))
-
-    def _await_headers(self) -> None:
-        self._headers_due = self.loop.call_later(self.header_timeout_s, self._miss_headers)
-
-    def _miss_headers(self) -> None:
-        text = f"The request's headers were not here after {self.header_timeout_s:g} s; send them faster."
-        self._refuse(RequestTimeout(text, code="request_timeout"))
-
-    def _unset_headers_due(self) -> None:
-        if self._headers_due is not None:
-            self._headers_due.cancel()
-            self._headers_due = None
-
-    def _refuse(self, error: ServingError) -> None:
-        """Answer and close; a response that has begun is only cut."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            body = error.encoded()
-            headers = {**error.headers(), "content-length": str(len(body)), "connection": "close"}
-            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-            status = f"{error.status} {HTTPStatus(error.status).phrase}"
-            self.transport.write(f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body)
-        self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._unset_headers_due()
-        if self._cut is not None:
-            self._cut.cancel()
-        if self._client is not None:
-            self._client.left()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch_reading()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._cut is not None:
-            self._cut.cancel()
-            self._cut = None
-        if self._client is not None and self._client.drained is not None:
-            self._client.drained()
-
-    def _watch_reading(self) -> None:
-        self._unread_bytes = self.transport.get_write_buffer_size()
-        self._cut = self.loop.call_later(self.write_timeout_s, self._cut_if_unread)
-
-    def _cut_if_unread(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unread_bytes:
-            self._watch_reading()
-        else:
-            self.transport.abort()
-
-
-class Client:
-    """A request's part of a connection; see ``passage.Client``."""
-
-    __slots__ = ("_cycle", "_flow", "_write", "drained", "loop", "task")
-
-    def __init__(self, server: Connection, cycle: RequestResponseCycle) -> None:
-        self.loop = server.loop
-        self.task: asyncio.Task[Any] | None = None
-        self.drained: Callable[[], None] | None = None
-        self._cycle = cycle
-        self._flow = server.flow
-        self._write = server.transport.write
-
-    @property
-    def chunked(self) -> bool:
-        cycle = self._cycle
-        return bool(cycle.chunked_encoding) and not (cycle.response_complete or cycle.scope["method"] == "HEAD")
-
-    @property
-    def full(self) -> bool:
-        return self._flow.write_paused
-
-    def write(self, data: bytes) -> None:
-        self._write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def left(self) -> None:
-        """The client has gone: nobody waits for the response, unless it is complete."""
-        if self.task is not None and not self._cycle.response_complete:
-            self.task.cancel()

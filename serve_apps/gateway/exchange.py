@@ -1,26 +1,16 @@
 """One request and its answer, as metrics and logs tell of it."""
 
-import asyncio
-import logging
 import time
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from serve_apps.common import metrics
 
 if TYPE_CHECKING:
     from serve_apps.common.spans import Span
-
-logger = logging.getLogger(__name__)
 
 #: The label of requests whose model is not in the table: names that clients invent must not become series.
 UNKNOWN_MODEL = "unknown"
 #: The status of a request whose client left before the answer was complete (nginx' number for it).
 CLIENT_GONE = 499
-#: Between two times that gauges are set, in seconds. Ray drops one that was not set for two of its reports, which are
-#: 10 seconds apart by default: what is told at its change only would be gone before an alert has looked at it.
-SHOWN_AGAIN_S = 2.0
 
 
 @dataclass(slots=True)
@@ -112,50 +102,3 @@ class Exchange:
         if not self.stream or self.pieces < 2 or self.first_byte_s is None or self.last_byte_s is None:
             return None
         return (self.last_byte_s - self.first_byte_s) / (self.pieces - 1)
-
-
-class Telemetry:
-    """Metrics for every exchange, a log line for those that failed, and the numbers the gateway's parts report."""
-
-    def __init__(self, serve_metrics: ModuleType) -> None:
-        """``serve_metrics`` is ``ray.serve.metrics``: in a replica nothing else is scraped."""
-        self._metrics = {
-            metric.name: metrics.create(metric, serve_metrics)
-            for metric in metrics.ALL
-            if metric.name.startswith("llm_gateway_")
-        }
-        self._shown: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
-
-    def count(self, metric: metrics.Metric, value: float = 1, /, **tags: str) -> None:
-        """Add ``value`` to a counter; nothing is not counted, since Ray refuses it."""
-        if value:
-            self._metrics[metric.name].inc(value, tags=tags)
-
-    def observe(self, metric: metrics.Metric, value: float, /, **tags: str) -> None:
-        """Put ``value`` into a histogram."""
-        self._metrics[metric.name].observe(value, tags=tags)
-
-    def show(self, metric: metrics.Metric, value: float, /, **tags: str) -> None:
-        """Set a gauge; it stays what it is until it is set again."""
-        self._shown[metric.name, frozenset(tags.items())] = value
-        self._metrics[metric.name].set(value, tags=tags)
-
-    async def run(self) -> None:
-        """Have the gauges stay, for ever."""
-        while True:
-            await asyncio.sleep(SHOWN_AGAIN_S)
-            for (name, tags), value in self._shown.items():
-                self._metrics[name].set(value, tags=dict(tags))
-
-    def finished(self, exchange: Exchange) -> None:
-        """Count and log an exchange that is over."""
-        duration_s = time.perf_counter() - exchange.started_s
-        named = {"model": exchange.model, "version": exchange.version}
-        self.count(metrics.GATEWAY_REQUESTS, **named, status=str(exchange.status))
-        self.observe(metrics.GATEWAY_DURATION, duration_s, **named)
-        if exchange.first_byte_s is not None:
-            self.observe(metrics.GATEWAY_TTFB, exchange.first_byte_s, **named)
-        if (between_s := exchange.inter_token_s) is not None:
-            self.observe(metrics.GATEWAY_ITL, between_s, **named)
-        if not exchange.audited and (exchange.broken or exchange.status >= 400):
-            logger.info("request failed", extra=exchange.told())

@@ -23,7 +23,7 @@ from serve_apps.gateway.auth import Authenticator, Caller
 from serve_apps.gateway.canary import Canary
 from serve_apps.gateway.config import GatewayArgs, RoutingTable, Tenant
 from serve_apps.gateway.control import build_control
-from serve_apps.gateway.exchange import Exchange, Telemetry
+from serve_apps.gateway.exchange import Exchange
 from serve_apps.gateway.limits import Grant, Limits
 from serve_apps.gateway.metering import Meter, Usage
 from serve_apps.gateway.relay import Outbound, Relay, StreamBroken
@@ -32,6 +32,7 @@ from serve_apps.gateway.replicas import Replicas, Target
 from serve_apps.gateway.request import Disconnected, RawHeaders, Wish, find
 from serve_apps.gateway.shadow import Shadows
 from serve_apps.gateway.store import Store
+from serve_apps.gateway.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -123,13 +124,14 @@ class Ingress:
         self._replicas = replicas or Replicas()
         self._affinity = Affinity(args.max_prefix_entries)
         self._requests = Slots(args.max_concurrent_requests, "requests")
+        telemetry.watch(metrics.GATEWAY_IN_FLIGHT, lambda: self._requests.taken)
         self._uploads = Slots(MAX_CONCURRENT_UPLOADS, "document uploads")
         self._memory = Memory(HELD_BYTES)
         self._queues = Queues(
             waiting=lambda model, count: telemetry.show(metrics.GATEWAY_WAITING, count, model=model),
             waited=lambda model, wait_s: telemetry.observe(metrics.GATEWAY_WAIT, wait_s, model=model),
         )
-        self._meter = Meter(self._store, serve_metrics, audit=args.audit_log)
+        self._meter = Meter(self._store, telemetry, audit=args.audit_log)
         self._limits = Limits(self._store, args.redis_outage, spent=self._meter.spent)
         self._canary = Canary(self._store, self._show_version)
         self._shadows = Shadows(
@@ -234,7 +236,7 @@ class Ingress:
 
     async def _answer(self, call: _Call) -> None:
         exchange = call.exchange
-        call.headers = client.checked(call.headers, self._args.max_header_bytes)
+        client.check(call.headers, self._args.max_header_bytes)
         if exchange.path.startswith(_INTERNAL_PREFIX) and self._authenticator.is_internal(call.headers):
             raise _Absent(f"No application serves {exchange.path}.", code="model_unavailable")
         if exchange.path in self._page_paths:
@@ -253,17 +255,13 @@ class Ingress:
         # Our own pipelines never wait for a slot: what they ask for belongs to a request that was admitted already. A
         # line of a batch belongs to none.
         beyond_limit = caller.internal and not caller.background
-        try:
-            with self._requests.take(beyond_limit=beyond_limit), self._memory.hold() as held:
-                self._telemetry.show(metrics.GATEWAY_IN_FLIGHT, self._requests.taken)
-                if kind == "model":
-                    await self._to_model(call, caller, held)
-                elif kind == "pipeline":
-                    await self._to_pipeline(call, caller, held)
-                else:
-                    await self._to_batch(call, caller, held)
-        finally:
-            self._telemetry.show(metrics.GATEWAY_IN_FLIGHT, self._requests.taken)
+        with self._requests.take(beyond_limit=beyond_limit), self._memory.hold() as held:
+            if kind == "model":
+                await self._to_model(call, caller, held)
+            elif kind == "pipeline":
+                await self._to_pipeline(call, caller, held)
+            else:
+                await self._to_batch(call, caller, held)
 
     async def _answer_here(self, call: _Call) -> None:
         async def noting(message: Message) -> None:

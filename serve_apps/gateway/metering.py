@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
-from types import ModuleType
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -23,6 +23,7 @@ from serve_apps.gateway import tenants
 from serve_apps.gateway.config import RoutingTable, Tenant
 from serve_apps.gateway.exchange import Exchange
 from serve_apps.gateway.store import Store, StoreDown, tenant_key
+from serve_apps.gateway.telemetry import Telemetry
 
 #: One line for each request that used a model; never what was said.
 audit = logging.getLogger("serve_apps.gateway.audit")
@@ -101,7 +102,7 @@ class Meter:
     def __init__(
         self,
         store: Store | None,
-        serve_metrics: ModuleType,
+        telemetry: Telemetry,
         *,
         audit: bool = True,
         clock: Callable[[], float] = time.time,
@@ -110,7 +111,7 @@ class Meter:
 
         Args:
             store: Redis; None: each replica knows only its own.
-            serve_metrics: ``ray.serve.metrics``.
+            telemetry: counts tokens and money for the metrics.
             audit: whether each request becomes a line of the audit log.
             clock: seconds since the epoch.
         """
@@ -123,11 +124,7 @@ class Meter:
         self._batch = 0
         self._known: dict[str, tuple[str, float]] = {}
         """A month of each tenant and what it has cost, as Redis said last."""
-        self._tokens = metrics.create(metrics.GATEWAY_TOKENS, serve_metrics)
-        self._cost = metrics.create(metrics.GATEWAY_COST, serve_metrics)
-        self._budget_used = metrics.create(metrics.GATEWAY_BUDGET_USED, serve_metrics)
-        self._unseen_tokens: dict[tuple[str, str, str, str], int] = defaultdict(int)
-        self._unseen_cost: dict[tuple[str, str], float] = defaultdict(float)
+        self._telemetry = telemetry
         self._budgets: dict[str, float] = {}
 
     def record(self, exchange: Exchange, table: RoutingTable) -> None:
@@ -204,7 +201,7 @@ class Meter:
 
     async def flush(self) -> None:
         """Send on what was recorded so far; what Redis does not take now, it gets the next time."""
-        self._export()
+        self._show_budgets()
         if self._store is None:
             this_month = month(self._clock())
             self._unsent = {account: counts for account, counts in self._unsent.items() if account[1] == this_month}
@@ -234,33 +231,28 @@ class Meter:
         return totals
 
     def _count(self, exchange: Exchange, table: RoutingTable) -> None:
-        tenant = tenants.label(table, exchange.tenant)
-        series = (tenant, exchange.model, exchange.version)
-        if exchange.prompt_tokens:
-            self._unseen_tokens[(*series, "prompt")] += exchange.prompt_tokens
-        if exchange.completion_tokens:
-            self._unseen_tokens[(*series, "completion")] += exchange.completion_tokens
-        if exchange.cost:
-            self._unseen_cost[tenant, exchange.model] += exchange.cost
+        tenant, count = tenants.label(table, exchange.tenant), self._telemetry.count
+        series = {"tenant": tenant, "model": exchange.model, "version": exchange.version}
+        count(metrics.GATEWAY_TOKENS, exchange.prompt_tokens, **series, kind="prompt")
+        count(metrics.GATEWAY_TOKENS, exchange.completion_tokens, **series, kind="completion")
+        count(metrics.GATEWAY_COST, exchange.cost, tenant=tenant, model=exchange.model)
         own = table.tenants.get(exchange.tenant)
         if own is not None and own.monthly_budget is not None:
             self._budgets[exchange.tenant] = own.monthly_budget
 
-    def _export(self) -> None:
-        """Tell the metrics, together: one call of theirs costs as much as recording an exchange."""
-        tokens, self._unseen_tokens = self._unseen_tokens, defaultdict(int)
-        for (tenant, model, version, kind), count in tokens.items():
-            self._tokens.inc(count, tags={"tenant": tenant, "model": model, "version": version, "kind": kind})
-        costs, self._unseen_cost = self._unseen_cost, defaultdict(float)
-        for (tenant, model), amount in costs.items():
-            self._cost.inc(amount, tags={"tenant": tenant, "model": model})
+    def _show_budgets(self) -> None:
         for tenant, budget in self._budgets.items():
-            self._budget_used.set(self.spent(tenant) / budget, tags={"tenant": tenant})
+            self._telemetry.show(metrics.GATEWAY_BUDGET_USED, self.spent(tenant) / budget, tenant=tenant)
 
 
 def month(now: float) -> str:
     """The calendar month in UTC, as ``2026-11``."""
-    return time.strftime("%Y-%m", time.gmtime(now))
+    return _month_of_hour(int(now // 3600))
+
+
+@lru_cache(8)
+def _month_of_hour(hour: int) -> str:
+    return time.strftime("%Y-%m", time.gmtime(hour * 3600))
 
 
 def month_ends_in_s(now: float) -> float:

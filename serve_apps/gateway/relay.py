@@ -46,14 +46,10 @@ class ContextOverflow(InvalidRequest):
     """The prompt is too long for the model that was asked; another may take it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outbound:
-    """A request for an upstream."""
+@dataclass(slots=True)
+class Outbound(Request):
+    """A request for an upstream, and what may be done where that is not there."""
 
-    method: str
-    url: str
-    headers: dict[str, str]
-    body: bytes
     repeatable: bool
     """Whether it may be sent once more if a kept connection turns out closed before any answer."""
     target: tuple[str, int] | None = None
@@ -212,14 +208,13 @@ class Relay:
         Raises:
             Unavailable: it is still not there.
         """
-        request = Request(outbound.method, outbound.url, outbound.headers, outbound.body)
         if outbound.target is not None:
-            answer = await self._at_target(request, outbound.target, outbound.repeatable)
+            answer = await self._at_target(outbound, outbound.target)
             if answer is not None:
                 return answer
         for pause_s in (*PAUSES_S, None):
             try:
-                answer = await self._at_url(request, outbound.repeatable)
+                answer = await self._at_url(outbound)
                 if not _is_absence(answer):
                     return answer
                 answer.close()
@@ -230,16 +225,16 @@ class Relay:
             await asyncio.sleep(pause_s)
         raise refusals.absent(model)
 
-    async def _at_target(self, request: Request, address: tuple[str, int], repeatable: bool) -> Answer | None:
+    async def _at_target(self, outbound: Outbound, address: tuple[str, int]) -> Answer | None:
         """The answer of one replica; None if it is not there or has no room, which the proxy may know better."""
         try:
             answer = await self._pool.ask(
-                request, address=address, kept=repeatable, connect_timeout_s=TARGET_CONNECT_TIMEOUT_S
+                outbound, address=address, kept=outbound.repeatable, connect_timeout_s=TARGET_CONNECT_TIMEOUT_S
             )
         except Unreachable:
             return None
         except Unanswered:
-            if not repeatable:
+            if not outbound.repeatable:
                 raise
             return None
         if answer.status in (404, 429, 503) and not _is_json(answer):  # Serve's word, not the model's
@@ -247,14 +242,14 @@ class Relay:
             return None
         return answer
 
-    async def _at_url(self, request: Request, repeatable: bool) -> Answer:
+    async def _at_url(self, outbound: Outbound) -> Answer:
         """One attempt; a second one where a kept connection turns out closed."""
         try:
-            return await self._pool.ask(request, kept=repeatable)
+            return await self._pool.ask(outbound, kept=outbound.repeatable)
         except Unanswered:
-            if not repeatable:
+            if not outbound.repeatable:
                 raise
-        return await self._pool.ask(request, kept=False)
+        return await self._pool.ask(outbound, kept=False)
 
     async def _pass_on(self, passage: Passage, first: bytes, send: Send) -> None:
         body = passage.seen(first) if first else b""

@@ -102,6 +102,9 @@ class Releases:
         aliases = {alias: self.routes[name] for alias, name in routing.aliases(table).items()}
         self._named = aliases | self.routes
         self._adapters = Adapters(table)
+        #: Of paths and models: the same few for every request.
+        self._candidates: dict[tuple[str, str], Candidate] = {}
+        self._plain_plans: dict[tuple[str, str], Plan] = {}
 
     def plan(self, path: str, wish: Wish, tenant: str, off: Callable[[str], frozenset[str]]) -> Plan:
         """Who is asked for ``wish``; ``off(route)`` are the versions that are out of service.
@@ -129,6 +132,8 @@ class Releases:
         return Plan(release.name, rules, candidates, self._shadow(path, rules, candidates[0]), release.digest)
 
     def _plain(self, path: str, model: object, pin: str | None, tenant: str) -> Plan:
+        if pin is None and isinstance(model, str) and (plan := self._plain_plans.get((path, model))) is not None:
+            return plan
         adapted = None
         if isinstance(model, str) and model not in self._table.models:
             adapted = self._adapters.find(model, tenant)
@@ -137,7 +142,10 @@ class Releases:
             raise _unknown_version(target.model, pin, [target.model])
         upstream = self._table.models[target.model]
         candidate = Candidate(target.model, upstream, target.url, adapted.adapter if adapted else None)
-        return Plan(target.model, None, (candidate,))
+        plan = Plan(target.model, None, (candidate,))
+        if adapted is None:
+            self._plain_plans[path, target.model] = plan
+        return plan
 
     def _chosen(self, release: Release, path: str, wish: Wish, tenant: str, off: frozenset[str]) -> str | None:
         """The version that answers, of those that answer ``path``; None if there is none."""
@@ -175,10 +183,13 @@ class Releases:
         return self._candidate(path, shadow.model)
 
     def _candidate(self, path: str, model: str) -> Candidate | None:
+        if (candidate := self._candidates.get((path, model))) is not None:
+            return candidate
         upstream = self._table.models.get(model)
         if upstream is None or path not in TASK_PATHS[upstream.task]:
             return None
-        return Candidate(model, upstream, routing.upstream_url(upstream, path))
+        candidate = self._candidates[path, model] = Candidate(model, upstream, routing.upstream_url(upstream, path))
+        return candidate
 
 
 def falls_back(error: ServingError) -> bool:

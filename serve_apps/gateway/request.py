@@ -1,8 +1,9 @@
 """A request's body and headers, before it goes upstream."""
 
+import os
 import re
-import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from typing import Any, TypeVar
 
@@ -304,7 +305,7 @@ def request_id_of(headers: RawHeaders) -> str:
     given = find(headers, REQUEST_ID_HEADER.encode())
     if given is not None and _SANE_REQUEST_ID.fullmatch(given):
         return given.decode()
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def trace_of(headers: RawHeaders) -> dict[str, str]:
@@ -326,15 +327,14 @@ def upstream_headers(
     ``aborts_itself``: the upstream ends its work when we close the connection, as vLLM does, if Serve lets it see that.
     ``trace``: our span, where there is one; else the client's goes on as it came.
     """
-    dropped = _NOT_FORWARDED | _named_by_connection(headers)
-    if trace:
-        dropped |= _TRACE_HEADERS
     forwarded = {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in headers
-        # Ray Serve reads "_" as "-" in some names; so does the comparison.
-        if (plain := name.lower().replace(b"_", b"-")) not in dropped and not plain.startswith(_OWN_PREFIX)
+        forwarded_name: value.decode("latin-1") for name, value in headers if (forwarded_name := _forwarded_name(name))
     }
+    for name in _named_by_connection(headers):
+        forwarded.pop(name.decode("latin-1"), None)
+    if trace:
+        for traced in tracing.HEADERS:
+            forwarded.pop(traced, None)
     forwarded[INTERNAL_HEADER] = credential
     forwarded[TENANT_HEADER] = tenant
     forwarded[REQUEST_ID_HEADER] = request_id
@@ -345,6 +345,14 @@ def upstream_headers(
     if aborts_itself:
         forwarded[DISCONNECT_HEADER] = "?1"
     return forwarded
+
+
+@lru_cache(1024)  # clients send the same few
+def _forwarded_name(name: bytes) -> str:
+    """A header's name as it goes upstream; empty if it does not."""
+    # Ray Serve reads "_" as "-" in some names; so does the comparison.
+    plain = name.lower().replace(b"_", b"-")
+    return "" if plain in _NOT_FORWARDED or plain.startswith(_OWN_PREFIX) else name.decode("latin-1")
 
 
 def provider_headers(headers: RawHeaders, *, key: str, path: str) -> dict[str, str]:

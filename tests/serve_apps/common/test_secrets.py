@@ -1,4 +1,3 @@
-import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -153,13 +152,15 @@ def test_the_internal_credential_matches_itself_only(tmp_path: Path) -> None:
     assert not credential.matches("")
 
 
-def test_a_rotated_credential_needs_no_restart(tmp_path: Path) -> None:
+def test_a_rotated_credential_counts_after_a_second(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("old")
-    credential = InternalCredential(file)
+    clock = Clock()
+    credential = InternalCredential(file, clock)
     assert credential.matches("old")
     file.write_text("new")
-    os.utime(file, ns=(1, 1))
+    assert credential.matches("old")
+    clock.now += FRESH_S
     assert credential.matches("new")
     assert not credential.matches("old")
 

@@ -11,6 +11,7 @@ import pytest
 from uvicorn.protocols.http import auto
 
 from serve_apps.common.secrets import ApiKeys, InternalCredential, UpstreamKeys, new_api_key
+from serve_apps.gateway import compat, telemetry
 from serve_apps.gateway.auth import Authenticator
 from serve_apps.gateway.config import GatewayArgs
 from serve_apps.gateway.ingress import Ingress
@@ -19,6 +20,12 @@ from tests.serve_apps.gateway.redis import RedisServer, redis_server  # noqa: F4
 from tests.serve_apps.gateway.servers import PATIENCE_S, Behaviour, Upstream, serving
 
 INTERNAL_TOKEN = "internal-token"
+
+
+@pytest.fixture(autouse=True)
+def _metrics_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics are told almost at once."""
+    monkeypatch.setattr(telemetry, "TOLD_EVERY_S", 0.02)
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +92,7 @@ def gateway(tmp_path: Path) -> Iterator[Callable[..., GatewayServer]]:
                 upstream_keys=UpstreamKeys(tmp_path / "upstreams"),
                 redis_password=redis.password_file if redis else None,
             )
+            compat.own_server(gateway_args.write_timeout_s)
             if models is not None:
                 ingress.route_by({"models": models, **(table or {})})
             url = stack.enter_context(serving(ingress, lifespan="on"))

@@ -4,7 +4,7 @@ import time
 from types import ModuleType
 from typing import Any
 
-from serve_apps.gateway.exchange import Telemetry
+from serve_apps.gateway.telemetry import Telemetry
 from tests.serve_apps.gateway.servers import PATIENCE_S
 
 

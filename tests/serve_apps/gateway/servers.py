@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
+from serve_apps.gateway import compat
 
 #: Longer than any event of these tests takes, in seconds. Reached only where a test fails.
 PATIENCE_S = 20
@@ -26,7 +27,7 @@ def until(happened: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def serving(app: ASGIApp, lifespan: str = "off") -> Iterator[str]:
+def serving(app: ASGIApp, lifespan: str = "off", keep_alive_s: int = 5) -> Iterator[str]:
     """Serve ``app`` in a thread; gives its URL."""
     # asyncio turns Nagle's algorithm off, which costs 40 ms a request, only where the protocol is named.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -37,6 +38,7 @@ def serving(app: ASGIApp, lifespan: str = "off") -> Iterator[str]:
         lifespan=lifespan,  # type: ignore[arg-type]
         log_config=None,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=keep_alive_s,
     )
     server = uvicorn.Server(config)
     started = threading.Event()
@@ -61,6 +63,53 @@ async def _serve(server: uvicorn.Server, listener: socket.socket, started: threa
         await asyncio.sleep(0.01)
     started.set()
     await task
+
+
+@contextlib.contextmanager
+def client_of(app: ASGIApp, clients: int = 1, keep_alive_s: int = 5, **bounds: float) -> Iterator[socket.socket]:
+    """A client of ``app`` behind connections of our own; of several, the last."""
+    compat.own_server(PATIENCE_S, **bounds)  # type: ignore[arg-type]
+    with serving(app, keep_alive_s=keep_alive_s) as url, contextlib.ExitStack() as connections:
+        for _ in range(clients):
+            client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), PATIENCE_S)
+            connections.enter_context(client)
+        yield client
+
+
+def request(path: str = "/") -> bytes:
+    """A request without a body."""
+    return b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode()
+
+
+def read_until(client: socket.socket, end: bytes) -> bytes:
+    """What comes until ``end``."""
+    received = b""
+    while not received.endswith(end):
+        piece = client.recv(65536)
+        assert piece, f"closed after {received!r}"
+        received += piece
+    return received
+
+
+async def begin(send: Send, *headers: tuple[bytes, bytes]) -> None:
+    """Send the head of a response."""
+    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+
+
+async def empty(scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads the body and answers with nothing."""
+    while (await receive()).get("more_body"):
+        pass
+    await begin(send, (b"content-length", b"0"))
+    await send({"type": "http.response.body"})
+
+
+def read_all(client: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    received = b""
+    while piece := client.recv(65536):
+        received += piece
+    return received
 
 
 @dataclass

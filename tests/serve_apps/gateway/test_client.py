@@ -13,7 +13,7 @@ from serve_apps.common.errors import (
 )
 from serve_apps.common.middleware import Message, Receive
 from serve_apps.gateway.admission import Memory
-from serve_apps.gateway.client import GRACE_S, MIN_BYTES_PER_S, Intake, checked, has_come, read_body
+from serve_apps.gateway.client import GRACE_S, MIN_BYTES_PER_S, Intake, check, has_come, read_body
 from serve_apps.gateway.request import Disconnected, RawHeaders
 from tests.serve_apps.gateway.virtual_time import run
 
@@ -61,29 +61,22 @@ def body_of(
 # Headers
 
 
-def test_headers_are_copied_for_trailers_are_added_to_the_original() -> None:
-    headers: RawHeaders = [(b"host", b"x")]
-    mine = checked(headers, 100)
-    headers.append((b"x-llm-tenant", b"trailer"))
-    assert mine == [(b"host", b"x")]
-
-
 def test_headers_over_the_limit_are_refused() -> None:
     headers: RawHeaders = [(b"x-a", b"1" * 7), (b"x-b", b"2" * 7)]
-    assert checked(headers, 20) == headers
+    check(headers, 20)
     with pytest.raises(HeadersTooLarge, match="larger than the 19 bytes"):
-        checked(headers, 19)
+        check(headers, 19)
 
 
 @pytest.mark.parametrize("name", ["authorization", "content-length", "content-type", "host", "x-llm-tenant"])
 def test_a_header_that_decides_something_must_be_single(name: str) -> None:
     with pytest.raises(InvalidRequest, match=f'"{name}" was sent twice') as caught:
-        checked([(name.encode(), b"1"), (b"accept", b"a"), (name.encode(), b"1")], 1000)
+        check([(name.encode(), b"1"), (b"accept", b"a"), (name.encode(), b"1")], 1000)
     assert caught.value.code == "duplicate_header"
 
 
 def test_any_other_header_may_come_twice() -> None:
-    assert len(checked([(b"accept", b"a"), (b"accept", b"b")], 1000)) == 2
+    check([(b"accept", b"a"), (b"accept", b"b")], 1000)
 
 
 # Bodies: how much

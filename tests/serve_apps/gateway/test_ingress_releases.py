@@ -137,7 +137,7 @@ def test_where_the_version_refuses_or_fails_the_fallback_answers(
     served = gateway(table(urls, {"v1": 100}, fallback=["spare"]))
     response = served.chat(stream=stream)
     assert (response.status_code, response.headers["x-llm-version"]) == (200, "spare")
-    assert served.counted("llm_gateway_fallbacks", model="chat", version="spare")
+    until(lambda: served.counted("llm_gateway_fallbacks", model="chat", version="spare"))
 
 
 def test_where_the_version_is_not_there_the_fallback_answers(upstream: Starts, gateway: Gateways) -> None:
@@ -250,7 +250,7 @@ def test_a_version_that_fails_is_taken_out_until_the_values_change(upstream: Sta
     served.ingress.route_by(table(urls, {"good": 50, "bad": 50}, canary=RULES))
     assert {served.chat().status_code for _ in range(20)} == {200}
     served.ingress.route_by(table(urls, {"good": 51, "bad": 49}, canary=RULES))
-    assert not served.counted("llm_gateway_version_off", version="bad")
+    until(lambda: not served.counted("llm_gateway_version_off", version="bad"))
     assert any(served.chat().status_code >= 500 for _ in range(40))
 
 
