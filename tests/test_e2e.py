@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 
+from serve_apps.batch.config import ARGS_VARIABLE
+from tests.chart.render import VALUES, ray_container, render_chart, serve_config, the
 from tests.e2e import load, waiting
+from tests.e2e.conftest import HERE
 from tests.e2e.summary import Step, table
+from tests.e2e.test_adapters import ADAPTERS
+from tests.e2e.test_batches import CLAIM, NIGHT
 
 
 def printed(*statuses: int) -> str:
@@ -55,3 +60,20 @@ def test_a_wait_ends_with_what_was_waited_for_and_seen_last(monkeypatch: pytest.
     assert waiting.until("it is 3", lambda: next(seen), lambda number: number == 3, 10) == 3
     with pytest.raises(waiting.TooLate, match=r"not within 0 s: it is 3; seen last: 4"):
         waiting.until("it is 3", lambda: next(seen), lambda number: number == 3, 0)
+
+
+def test_the_main_release_has_the_adapters_the_batches_and_the_job_that_its_steps_ask_for() -> None:
+    files = [VALUES / "rag.yaml", VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
+    keys = dict(setting.removeprefix("batch.jobs.night.").split("=", 1) for setting in NIGHT)
+    objects = render_chart({"batch": {"jobs": {"night": {**keys, "concurrency": 8}}}}, files=files)
+    apps = {one["name"]: one for one in serve_config(objects)["applications"]}
+    assert "batch" in apps
+    (chat,) = apps["chat"]["deployments"]
+    assert chat["user_config"]["adapters"]["named"].keys() == set(ADAPTERS)
+    cluster = the(objects, "RayJob")["spec"]["rayClusterSpec"]
+    env = {one["name"]: one.get("value", "") for one in ray_container(cluster["headGroupSpec"])["env"]}
+    assert json.loads(env[ARGS_VARIABLE])["input"] == "file:///mnt/batch/pipelines-data/nights/in.jsonl"
+    # What the job reads is written through the pods with the gateway, where the same claim is another folder.
+    gateway = the(objects, "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    mounts = ray_container(next(group for group in gateway if group["groupName"] == "cpu"))["volumeMounts"]
+    assert CLAIM in [mount["mountPath"] for mount in mounts]

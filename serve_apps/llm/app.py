@@ -3,7 +3,7 @@
 from ray.serve import Application
 
 from serve_apps.llm.config import LLMArgs
-from serve_apps.llm.engine import llm_config
+from serve_apps.llm.engine import llm_config, prefill_config
 
 
 def build_app(args: LLMArgs) -> Application:
@@ -14,4 +14,9 @@ def build_app(args: LLMArgs) -> Application:
     # ray.serve.llm imports vLLM, which is in the image of the model's worker group only.
     from ray.serve.llm import LLMConfig, build_openai_app
 
-    return build_openai_app({"llm_configs": [LLMConfig(**llm_config(args))]})
+    from serve_apps.llm.compat import build_pd_app
+
+    config = LLMConfig(**llm_config(args))
+    if (prefill := args.parallelism.prefill) is not None:
+        return build_pd_app(LLMConfig(**prefill_config(args, prefill)), config)
+    return build_openai_app({"llm_configs": [config]})

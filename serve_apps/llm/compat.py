@@ -7,14 +7,38 @@ from pathlib import Path
 from typing import Any
 
 from ray.llm._internal.serve.core.engine.protocol import LLMEngine
+from ray.llm._internal.serve.core.ingress.builder import (
+    _build_direct_streaming_llm_deployment,
+    _build_openai_ingress_request_router,
+)
 from ray.llm._internal.serve.engines.vllm import vllm_models
+from ray.llm._internal.serve.serving_patterns.prefill_decode.builder import PDServingArgs
+from ray.serve import Application
+from ray.serve.llm import LLMConfig, build_llm_deployment
 
 from serve_apps.llm import peft
 
-__all__ = ["LLMEngine", "LoraEngine", "outermost_middleware", "set_sampling_defaults", "work_in_the_engines_process"]
+__all__ = [
+    "LLMEngine",
+    "LoraEngine",
+    "build_pd_app",
+    "outermost_middleware",
+    "set_sampling_defaults",
+    "work_in_the_engines_process",
+]
 
 #: The serving objects of vLLM's app state that read ``default_sampling_params`` on every request.
 _GENERATING = ("openai_serving_chat", "openai_serving_completion", "openai_serving_responses")
+
+
+def build_pd_app(prefill: LLMConfig, decode: LLMConfig) -> Application:
+    """As ray.serve.llm's build_pd_openai_app, with the servers that the configs name; it would take unguarded ones."""
+    args = PDServingArgs(prefill_config=prefill, decode_config=decode)  # which also keeps the ports of the two apart
+    server = _build_direct_streaming_llm_deployment(
+        args.decode_config, bind_kwargs={"prefill_server": build_llm_deployment(args.prefill_config)}
+    )
+    router = _build_openai_ingress_request_router(server=server, llm_config=args.decode_config)
+    return server._with_ingress_request_router(router)
 
 
 def work_in_the_engines_process() -> None:

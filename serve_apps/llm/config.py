@@ -27,16 +27,6 @@ class Accelerator(Config):
     """GPUs (CPU cores for ``cpu``) of one replica on each of its nodes; more than one is tensor parallel."""
 
 
-class Parallelism(Config):
-    """How a replica is split beyond tensors (``accelerator.count``) and layers (``nodes``)."""
-
-    data: int = Field(1, ge=1, le=64)
-    """Data parallel ranks of a replica, each with accelerator.count GPUs and a share of the requests. Their engines
-    step together; for a mixture of experts, whose experts lie across all ranks."""
-    experts: bool = False
-    """Expert parallel: each GPU has whole experts rather than a slice of every one."""
-
-
 class Placement(Config):
     """Where one replica's engine workers go: a Ray placement group."""
 
@@ -127,6 +117,25 @@ class EngineArgs(BaseModel):
         if both := sorted(typed.keys() & self.extra.keys()):
             raise ValueError(f"engine.extra.{both[0]}: also set as engine.{both[0]}; keep one")
         return typed | self.extra
+
+
+class Prefill(Config):
+    """Replicas that compute the KV cache of prompts, and hand it to those that answer."""
+
+    engine: EngineArgs = EngineArgs()
+    """vLLM's engine arguments that are others here than in the model's ``engine``."""
+
+
+class Parallelism(Config):
+    """How a model is split beyond tensors (``accelerator.count``) and layers (``nodes``)."""
+
+    data: int = Field(1, ge=1, le=64)
+    """Data parallel ranks of a replica, each with accelerator.count GPUs and a share of the requests. Their engines
+    step together; for a mixture of experts, whose experts lie across all ranks."""
+    experts: bool = False
+    """Expert parallel: each GPU has whole experts rather than a slice of every one."""
+    prefill: Prefill | None = None
+    """Replicas that read prompts for those that answer; unless set, each replica does both."""
 
 
 class Autoscaling(UpstreamSpelling):

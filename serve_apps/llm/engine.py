@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serve_apps.llm.config import LLMArgs
+from serve_apps.llm.config import LLMArgs, Parallelism, Prefill
 from serve_apps.llm.sources import resolve
 
 #: What Serve does when the chart's ``deployments:`` say nothing else. Ray's own defaults for LLM deployments (10^9
@@ -15,6 +15,9 @@ FALLBACK_LIMITS: dict[str, Any] = {
     # Longer than the longest stream: a replica that is replaced finishes what it began.
     "graceful_shutdown_timeout_s": 120,
 }
+
+#: How a prompt's KV cache gets from the replicas that read it to those that answer: from GPU to GPU.
+KV_TRANSFER = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
 
 #: vLLM's runner and conversion for each task.
 _RUNNERS: dict[str, dict[str, Any]] = {
@@ -43,6 +46,8 @@ def engine_kwargs(args: LLMArgs) -> dict[str, Any]:
         derived["data_parallel_size"] = args.parallelism.data
     if args.parallelism.experts:
         derived["enable_expert_parallel"] = True
+    if args.parallelism.prefill is not None:
+        derived["kv_transfer_config"] = dict(KV_TRANSFER)
     if args.lora is not None:
         derived |= {"enable_lora": True, "max_loras": args.lora.max_loras, "max_lora_rank": args.lora.max_rank}
         if args.lora.max_cpu_loras is not None:
@@ -82,12 +87,29 @@ def llm_config(args: LLMArgs) -> dict[str, Any]:
     that the autoscaler can tell from the group's spec, with no node running, which group to grow.
     """
     on_cpu = args.accelerator.type == "cpu"
-    server = "DataParallelVLLMServer" if args.parallelism.data > 1 else "VLLMServer"
     return {
         "model_loading_config": {"model_id": args.name, "model_source": model_source(args)},
         "engine_kwargs": engine_kwargs(args),
         "accelerator_config": {"kind": "cpu" if on_cpu else "gpu"},
         "placement_group_config": {"strategy": args.placement.strategy, "bundles": args.placement.bundles},
         "deployment_config": deployment_config(args),
-        "server_cls": f"serve_apps.llm.server:{server}",
+        "server_cls": f"serve_apps.llm.server:{_server(args.parallelism)}",
+        # A token goes on when it is there; Ray would wait 50 ms for more. Where vLLM itself streams, nothing reads it.
+        "experimental_configs": {"stream_batching_interval_ms": 0},
     }
+
+
+def prefill_config(args: LLMArgs, prefill: Prefill) -> dict[str, Any]:
+    """As `llm_config`, for the replicas that read prompts. They are called by those that answer, never over HTTP."""
+    config = llm_config(args)
+    return {
+        **config,
+        "engine_kwargs": config["engine_kwargs"] | prefill.engine.kwargs(),
+        "server_cls": "ray.serve.llm.deployment:PDPrefillServer",
+    }
+
+
+def _server(parallelism: Parallelism) -> str:
+    if parallelism.data > 1:
+        return "DataParallelVLLMServer"
+    return "DecodeVLLMServer" if parallelism.prefill else "VLLMServer"

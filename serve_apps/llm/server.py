@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ray.serve.llm import LLMConfig
-from ray.serve.llm.deployment import DPServer, LLMServer
+from ray.serve.llm.deployment import DPServer, LLMServer, PDDecodeServer
 from ray.serve.llm.openai_api_models import CompletionRequest
 
 from serve_apps.common import asgi
 from serve_apps.common.config import accepted
+from serve_apps.common.disconnect import CancelOnDisconnect
 from serve_apps.common.middleware import ASGIApp, Guard
 from serve_apps.common.protocol import INTERNAL_HEADER, TASK_PATHS
 from serve_apps.common.secrets import InternalCredential
@@ -18,6 +19,8 @@ from serve_apps.llm import compat
 from serve_apps.llm.adapters import Adapters, OnDemand
 from serve_apps.llm.config import LLMSettings, Sampling
 
+#: The paths on which ray.serve.llm asks no other replica to read the prompt.
+UNDIVIDED = frozenset({"/v1/messages", "/v1/responses"})
 #: Tokens that `generate` answers at most where neither the call nor the settings say; OpenAI's 16 would cut it short.
 GENERATED_TOKENS = 512
 
@@ -62,7 +65,7 @@ class VLLMServer(LLMServer):
         """
         credential = InternalCredential()
         credential.value()  # fail now, not at the first request
-        paths = paths_of(self._llm_config)
+        paths = self._paths()
         app = await super().__serve_build_asgi_app__()
         if self._llm_config.engine_kwargs.get("enable_lora"):
             self._adapters = self._new_adapters()
@@ -84,6 +87,9 @@ class VLLMServer(LLMServer):
         headers = {INTERNAL_HEADER: InternalCredential().value()}
         status, content = await asgi.post(self._app, request["path"], request["body"].encode(), headers)
         yield {"status": status, "answer": content.decode()}
+
+    def _paths(self) -> frozenset[str]:
+        return paths_of(self._llm_config)
 
     def _new_adapters(self) -> Adapters:
         kwargs = self._llm_config.engine_kwargs
@@ -132,3 +138,30 @@ class DataParallelVLLMServer(VLLMServer, DPServer):
 
     As in ray.serve.llm's own build_dp_openai_app, which would leave no room for the guard.
     """
+
+
+class DecodeVLLMServer(VLLMServer, PDDecodeServer):
+    """A replica that has prompts read by ray.serve.llm's PDPrefillServer, fetches their KV cache and answers.
+
+    A body may tell vLLM where to fetch a KV cache from. Only our own engines may say that, so it is taken out, and the
+    paths where Ray does not look into the body are closed.
+    """
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        """As of every model; Ray's routes in it do not notice that a client has gone, vLLM's do."""
+        app = await super().__serve_build_asgi_app__()
+        compat.outermost_middleware(app, CancelOnDisconnect)
+        return app
+
+    def _paths(self) -> frozenset[str]:
+        return TASK_PATHS["generate"] - UNDIVIDED
+
+    async def chat(self, request: Any, raw_request_info: Any = None) -> Any:
+        """A chat completion: first the prompt elsewhere, then the answer here."""
+        request.kv_transfer_params = None
+        return await super().chat(request, raw_request_info)
+
+    async def completions(self, request: Any, raw_request_info: Any = None) -> Any:
+        """A completion, likewise."""
+        request.kv_transfer_params = None
+        return await super().completions(request, raw_request_info)

@@ -1,5 +1,6 @@
 """_fit.tpl: whether weights and KV cache fit, reckoned as published sizes say."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.render import CHART, VALUES, RenderRefused, notes
+from tests.chart.render import CHART, VALUES, RenderRefused, notes, of_kind, render_chart
 
 #: Bytes of weights in 16 bits: `total_size` of model.safetensors.index.json on the Hub.
 PUBLISHED = {
@@ -181,3 +182,33 @@ def test_a_known_model_is_known_wherever_it_lies() -> None:
         assert said(notes({"models": {"chat": {"source": source, "accelerator": {"type": "L4"}}}})).startswith(
             "15.2 GB"
         )
+
+
+#: Weights in GB, by what a source and engine.quantization say.
+WEIGHTS = {
+    ("hf://org/Chat-8B@b968826d", None): 16,
+    ("hf://Qwen/Qwen2.5-7B-Instruct", None): 15.232,  # of its size, not of its name
+    ("s3://models/chat-1.7B/v2", None): 3.4,
+    ("hf://org/Chat-30B-A3B", None): 60,
+    ("hf://org/Chat-8x7B-Instruct-v0.1", None): 112,
+    ("hf://org/Chat-405B-FP8", None): 405,
+    ("hf://org/Chat-70B-AWQ", None): 39.2,
+    ("hf://org/Chat-70B", "fp8"): 70,
+    ("hf://org/Chat-70B", None): 140,
+    ("hf://BAAI/bge-m3@5617a9f6", None): 2.3,
+}
+
+
+def test_a_plan_has_the_weights_of_a_known_size_or_of_the_parameters_in_the_name() -> None:
+    told = {f"chat-{number}": one for number, one in enumerate(WEIGHTS)}
+    told |= {"unsaid": ("hf://org/minilm", None), "bits": ("hf://org/8bit-chat", None)}
+    models = {
+        name: {"source": source, "engine": {"quantization": quantization}, "accelerator": {"type": "H100", "count": 8}}
+        for name, (source, quantization) in told.items()
+    }
+    gb = '{{ include "llm-serving.weightsGb" . | fromYaml | toJson | quote }}'
+    asked = f"{{apiVersion: v1, kind: ConfigMap, metadata: {{name: gb}}, data: {{gb: {gb}}}}}"
+    groups = {"h100-x8": {"maxReplicas": len(models)}}
+    objects = render_chart({"models": models, "workerGroups": groups, "extraObjects": [asked]})
+    found = json.loads(of_kind(objects, "ConfigMap")["gb"]["data"]["gb"])
+    assert {told[name]: size for name, size in found.items()} == pytest.approx(WEIGHTS)

@@ -61,6 +61,25 @@ def test_serve_counts_the_ranks_of_a_model_as_replicas() -> None:
     assert app["args"]["placement"]["strategy"] == "PACK"
 
 
+def test_prompts_are_read_by_replicas_that_scale_by_themselves() -> None:
+    app = model(
+        parallelism={"prefill": {"replicas": {"max": 3}, "maxOngoingRequests": 8, "engine": {"max_num_seqs": 8}}},
+        replicas={"min": 2, "max": 4},
+        drainSeconds=30,
+    )
+    answers, reads = app["deployments"]
+    assert (answers["name"], reads["name"]) == ("DecodeVLLMServer:chat", "PDPrefillServer:chat")
+    assert answers["autoscaling_config"] == {"min_replicas": 2, "max_replicas": 4, "target_ongoing_requests": 48}
+    assert reads["autoscaling_config"] == {"min_replicas": 1, "max_replicas": 3, "target_ongoing_requests": 6}
+    assert (reads["max_ongoing_requests"], reads["max_queued_requests"]) == (8, -1)
+    assert reads["graceful_shutdown_timeout_s"] == 30
+    assert reads["ray_actor_options"] == answers["ray_actor_options"]
+    assert "user_config" not in reads
+    # What restarts replicas has nothing of what scales them.
+    assert app["args"]["parallelism"] == {"data": 1, "experts": False, "prefill": {"engine": {"max_num_seqs": 8}}}
+    assert model(parallelism={"prefill": {}})["deployments"][1]["max_ongoing_requests"] == 64
+
+
 def test_the_gateway_lets_through_what_all_ranks_work_on() -> None:
     chat = {**CHAT, "parallelism": {"data": 2}, "maxOngoingRequests": 8, "replicas": {"max": 3}}
     (gateway,) = application(render_chart({"models": {"chat": chat}}), "gateway")["deployments"]
@@ -69,7 +88,7 @@ def test_the_gateway_lets_through_what_all_ranks_work_on() -> None:
 
 def test_a_model_that_is_not_split_further_says_nothing_of_it() -> None:
     plain = model()
-    assert model(nodes=1, parallelism={"data": 1, "experts": False}) == plain
+    assert model(nodes=1, parallelism={"data": 1, "experts": False, "prefill": None}) == plain
     assert not {"nodes", "parallelism"} & plain["args"].keys()
 
 

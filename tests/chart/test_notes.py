@@ -52,6 +52,19 @@ def test_the_notes_add_up_what_is_requested() -> None:
     ]
 
 
+def test_a_job_counts_while_it_runs() -> None:
+    job = {"model": "chat", "input": "s3://bucket/in", "output": "s3://bucket/out", "replicas": 3}
+    models = {"chat": {**CHAT, "replicas": {"min": 0, "max": 1}}}
+    values = {**QUIET, "models": models, "workerGroups": {"cpu": {"maxReplicas": 1}}}
+    without = requests(values)
+    # A head more, which has no autoscaler beside it, and three workers with an L4.
+    assert without == ["  at least 7.5 CPUs, 27 GiB of memory, 0 GPUs", "  at most 10.5 CPUs, 39 GiB of memory, 1 GPUs"]
+    assert requests({**values, "batch": {"jobs": {"night": job}}}) == [
+        without[0],
+        "  at most 23.5 CPUs, 91 GiB of memory, 4 GPUs",
+    ]
+
+
 def test_the_notes_say_what_the_nodes_cost_and_which_pods_fit_none_of_the_table() -> None:
     # A head and a worker for pipelines on an m7i.2xlarge and an m7i.xlarge, a g6.xlarge for the model.
     values = {**QUIET, "models": {"chat": CHAT}}

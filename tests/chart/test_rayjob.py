@@ -56,6 +56,13 @@ def test_its_driver_has_the_models_own_application() -> None:
     assert (deployment["max_ongoing_requests"], deployment["max_queued_requests"]) == (64, -1)
 
 
+def test_its_replicas_read_their_prompts_themselves() -> None:
+    args = arguments(spec(model={**MODEL, "parallelism": {"prefill": {"replicas": {"min": 0, "max": 1}}}}))
+    (application,) = args.serve["applications"]
+    assert [one["name"] for one in application["deployments"]] == ["VLLMServer:chat"]
+    assert "parallelism" not in application["args"]
+
+
 @pytest.mark.parametrize(("replicas", "count", "nodes"), [(1, 1, 1), (3, 1, 3), (2, 4, 2)])
 def test_it_has_the_nodes_that_its_replicas_fill(replicas: int, count: int, nodes: int) -> None:
     groups = {"big": {"accelerator": {"type": "L4", "count": 4}}}

@@ -61,6 +61,10 @@ def l40s(count: int, **more: Any) -> dict[str, Any]:
     return chat(accelerator={"type": "L40S", "count": count}, **more)
 
 
+def on_cpu(**more: Any) -> dict[str, Any]:
+    return {**chat(accelerator={"type": "cpu"}, **more), "workerGroups": {"cpu-models": {"enabled": True}}}
+
+
 def group(name: str, **more: Any) -> dict[str, Any]:
     return {"workerGroups": {name: more}}
 
@@ -714,6 +718,68 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         l40s(4, nodes=2, parallelism={"data": 2}),
         "models.chat.parallelism.data: not together with nodes, got 2 and 2; set one of the two to 1",
         l40s(4, nodes=2, parallelism={"data": 1}),
+    ),
+    "prompts read elsewhere for embeddings": (
+        {"models": {"embedder": {**MODELS["embedder"], "parallelism": {"prefill": {}}}}},
+        "models.embedder.parallelism.prefill: only a model that generates reads a prompt first, got embed; leave it "
+        "out",
+        {"models": {"embedder": MODELS["embedder"]}},
+    ),
+    "prompts read elsewhere and ranks": (
+        l40s(2, parallelism={"prefill": {}, "data": 2}),
+        "models.chat.parallelism.prefill: not together with nodes and parallelism.data, got 1 and 2; set both to 1",
+        l40s(2, parallelism={"prefill": {}, "experts": True}),
+    ),
+    "prompts read elsewhere and adapters": (
+        chat(parallelism={"prefill": {}}, lora={"adapters": {"sql": {"source": "s3://bucket/sql"}}}),
+        "models.chat.parallelism.prefill: not together with lora, whose adapters are loaded where answers are made "
+        "only; leave one of the two out",
+        chat(parallelism={"prefill": {}}),
+    ),
+    "prompts read elsewhere and a cache in the host's memory": (
+        chat(parallelism={"prefill": {}}, engine={"extra": {"kv_offloading_size": 8}}),
+        "models.chat.parallelism.prefill: not together with engine.extra.kv_offloading_size, which has vLLM move KV "
+        "caches to the host's memory instead; leave one of the two out",
+        chat(engine={"extra": {"kv_offloading_size": 8}}),
+    ),
+    "NIXL on CPUs": (
+        on_cpu(parallelism={"prefill": {}}),
+        "models.chat.parallelism.prefill: NIXL moves KV caches between GPUs, got accelerator.type cpu; set a GPU, or a "
+        "connector for CPUs as engine.extra.kv_transfer_config",
+        on_cpu(parallelism={"prefill": {}}, engine={"extra": {"kv_transfer_config": {"kv_connector": "Own"}}}),
+    ),
+    "two models with NIXL in a worker": (
+        {"models": {name: {**CHAT, "parallelism": {"prefill": {}}} for name in ("chat", "other")}},
+        "models.other.parallelism.prefill: takes the ports that NIXL has in the workers of l4 for chat; set the "
+        "workerGroup of one of the two to another group",
+        {"models": {"chat": {**CHAT, "parallelism": {"prefill": {}}}, "other": CHAT}},
+    ),
+    "a pair beyond the group": (
+        {**chat(parallelism={"prefill": {"replicas": {"min": 0}}}), **group("l4", maxReplicas=1)},
+        "models.chat.parallelism.prefill: a replica that reads and one that answers take 2 x L4, but 1 workers of 1 "
+        "have 1; raise workerGroups.l4.maxReplicas",
+        {**chat(parallelism={"prefill": {"replicas": {"min": 0}}}), **group("l4", maxReplicas=2)},
+    ),
+    "least replicas of both kinds beyond the group": (
+        {**chat(parallelism={"prefill": {"replicas": {"min": 2, "max": 2}}}), **group("l4", maxReplicas=2)},
+        "workerGroups.l4.maxReplicas: the models' least replicas need 3 x L4, but workers of 1 have 2 at most; raise "
+        "maxReplicas or lower replicas.min",
+        {**chat(parallelism={"prefill": {"replicas": {"min": 2, "max": 2}}}), **group("l4", maxReplicas=3)},
+    ),
+    "replicas that read prompts, their min above max": (
+        chat(parallelism={"prefill": {"replicas": {"min": 3, "max": 2}}}),
+        "models.chat.parallelism.prefill.replicas: min is above max, got 3 and 2; set min <= max",
+        chat(parallelism={"prefill": {"replicas": {"min": 2, "max": 2}}}),
+    ),
+    "what replicas that read prompts may not be told": (
+        chat(parallelism={"prefill": {"engine": {"extra": {"tensor_parallel_size": 2}}}}),
+        "models.chat.parallelism.prefill.engine.extra.tensor_parallel_size: not set here; set accelerator.count",
+        chat(parallelism={"prefill": {"engine": {"extra": {"seed": 2}}}}),
+    ),
+    "prompts of a standalone model read elsewhere": (
+        chat(runtime="standalone", parallelism={"prefill": {}}),
+        "models.chat.parallelism.prefill: belongs to models that Ray runs; set runtime to ray, or leave it out",
+        chat(runtime="standalone", parallelism={"experts": False}),
     ),
     "nodes with workers that are filled in part": (
         l40s(2, nodes=2),

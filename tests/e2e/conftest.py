@@ -23,10 +23,11 @@ PREPARED_WITHIN_S = 40 * 60
 ORDER = (
     "test_install",
     "test_answers",
+    "test_adapters",
+    "test_batches",
     "test_monitoring",
     "test_head_loss",
     "test_in_place",
-    "test_batches",
     "test_broken_model",
     "test_documents_stay",
     "test_milvus",

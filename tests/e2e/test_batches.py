@@ -1,52 +1,74 @@
-"""Batches on the cluster: turned on in the running service, and driven by OpenAI's own client."""
+"""Batches: those of clients beside everybody's requests, and one on a cluster that KubeRay makes for it."""
 
 import json
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import openai
+import pytest
 
-from tests.e2e.release import CHANGE_TIMEOUT_S, Release
-from tests.e2e.test_in_place import ANOTHER_MODEL
+from tests.e2e.release import Release
 from tests.e2e.waiting import until
 
-#: A folder of the documents' claim: a claim that no pod has yet would roll the cluster.
-BATCHES = ("batch.enabled=true", "batch.storage=file:///var/lib/llm-serving/batches", "batch.concurrency=4")
 LINES = 20
 #: Lines go after everybody's requests, on a busy CPU.
 BATCH_TIMEOUT_S = 300
+#: A cluster, an engine and a driver start before the first line.
+JOB_TIMEOUT_S = 420
+#: For pods without a request.
+GONE_TIMEOUT_S = 150
+#: The documents' claim, as the pods with the gateway and the pipelines see it.
+CLAIM = "/var/lib/llm-serving"
+NIGHT = (
+    "batch.jobs.night.model=embedder",
+    "batch.jobs.night.input=pvc://pipelines-data/nights/in.jsonl",
+    "batch.jobs.night.output=pvc://pipelines-data/nights/out",
+    "batch.jobs.night.concurrency=8",
+)
 
 
-def test_a_batch_is_answered_line_by_line(release: Release, record_property: Callable[[str, object], None]) -> None:
-    """An upgrade turns batches on, no pod goes; a file goes in, an output with every line comes out."""
-    before = release.running()
-    release.upgrade(*ANOTHER_MODEL, *BATCHES)
-    until("batches run", lambda: release.statuses().get("batch"), lambda status: status == "RUNNING", CHANGE_TIMEOUT_S)
-    release.wait_until_running()
-    lines = [
-        {
-            "custom_id": f"line-{number}",
-            "method": "POST",
-            "url": "/v1/chat/completions",
-            "body": {"model": "chat", "messages": [{"role": "user", "content": "Count."}], "max_tokens": 2},
-        }
+def lines(url: str, **body: Any) -> list[dict[str, Any]]:
+    """Requests of a batch."""
+    return [
+        {"custom_id": f"line-{number}", "method": "POST", "url": url, "body": body | {"user": f"{number}"}}
         for number in range(LINES)
     ]
+
+
+def jsonl(records: list[dict[str, Any]]) -> str:
+    return "".join(f"{json.dumps(record)}\n" for record in records)
+
+
+def check(output: str) -> None:
+    """Every line is answered, once."""
+    records = [json.loads(line) for line in output.splitlines()]
+    assert Counter(one["custom_id"] for one in records) == Counter(f"line-{number}" for number in range(LINES))
+    assert {one["response"]["status_code"] for one in records} == {200}
+
+
+@pytest.fixture(scope="module")
+def night(release: Release) -> None:
+    """A job of its own, begun: its cluster starts while clients have their batches."""
+    folder = f"{CLAIM}/nights"
+    program = f"import os, sys; os.makedirs('{folder}', exist_ok=True)"
+    program += f"; open('{folder}/in.jsonl', 'w').write(sys.stdin.read())"
+    requests = jsonl(lines("/v1/embeddings", model="embedder", input="a cat on a mat"))
+    release.kubectl("exec", "--stdin", release.pod("cpu"), *_python(program), input=requests)
+    release.upgrade(*NIGHT)
+
+
+@pytest.mark.usefixtures("night")
+def test_a_batch_of_a_client_is_answered_line_by_line(
+    release: Release, record_property: Callable[[str, object], None]
+) -> None:
+    """OpenAI's own client: a file goes in, an output with every line comes out."""
     with (
         release.forwarded() as http,
         openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=release.key()) as client,
     ):
-
-        def there() -> bool:
-            """Whether the gateway's route leads to them already."""
-            try:
-                client.files.list()
-            except openai.NotFoundError:
-                return False
-            return True
-
-        until("the gateway knows batches", there, bool, CHANGE_TIMEOUT_S)
-        content = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+        messages = [{"role": "user", "content": "Count."}]
+        content = jsonl(lines("/v1/chat/completions", model="chat", messages=messages, max_tokens=2)).encode()
         file = client.files.create(file=("requests.jsonl", content), purpose="batch")
         batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
         ended = until(
@@ -56,11 +78,50 @@ def test_a_batch_is_answered_line_by_line(release: Release, record_property: Cal
             BATCH_TIMEOUT_S,
         )
         assert (ended.status, ended.errors) == ("completed", None)
-        records = [json.loads(line) for line in client.files.content(ended.output_file_id or "").text.splitlines()]
-    assert Counter(record["custom_id"] for record in records) == Counter(line["custom_id"] for line in lines)
-    assert {record["response"]["status_code"] for record in records} == {200}
-    assert release.running().pods == before.pods
+        check(client.files.content(ended.output_file_id or "").text)
     record_property("measured", f"{LINES} lines in {(ended.completed_at or 0) - ended.created_at} s")
-    release.upgrade(*ANOTHER_MODEL)
-    until("batches are gone", release.statuses, lambda statuses: "batch" not in statuses, CHANGE_TIMEOUT_S)
-    release.wait_until_running()
+
+
+@pytest.mark.usefixtures("night")
+def test_a_job_has_a_cluster_of_its_own_while_it_runs(
+    release: Release, record_property: Callable[[str, object], None]
+) -> None:
+    """A RayJob: KubeRay makes a cluster for it, all lines are in its folder, the release stays; the cluster goes."""
+    before = release.running()
+    (job,) = release.objects("rayjobs")
+    name = job["metadata"]["name"]
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(release.kubectl("get", f"rayjob/{name}", "-o=json")).get("status", {})
+        return found
+
+    ended = until(
+        "the job is over",
+        status,
+        lambda seen: seen.get("jobDeploymentStatus") in ("Complete", "Failed"),
+        JOB_TIMEOUT_S,
+    )
+    assert ended["jobStatus"] == "SUCCEEDED", ended
+    check(_read(release, "output.jsonl"))
+    assert json.loads(_read(release, "batch.json"))["status"] == "completed"
+    assert release.running() == before
+    release.upgrade()
+    cluster = f"raycluster/{ended['rayClusterName']}"
+    until(
+        "its cluster is gone",
+        lambda: release.kubectl("get", cluster, "--ignore-not-found", "--output=name"),
+        lambda left: not left.strip(),
+        GONE_TIMEOUT_S,
+    )
+    record_property("measured", f"{ended.get('startTime')} to {ended.get('endTime')}")
+
+
+def _python(program: str) -> tuple[str, ...]:
+    """What `kubectl exec` runs for a program in Python."""
+    return ("--container=ray", "--", "python", "-c", program)
+
+
+def _read(release: Release, file: str) -> str:
+    """A file of the job's folder."""
+    program = f"print(open('{CLAIM}/nights/out/{file}').read(), end='')"
+    return release.kubectl("exec", release.pod("cpu"), *_python(program))

@@ -5,7 +5,7 @@ from tests.e2e.release import Release
 
 def test_it_is_installed_and_becomes_ready(release: Release) -> None:
     """`helm install --wait` of agent.yaml on ci.yaml, under Pod Security "restricted": Ready, all of it running."""
-    assert release.statuses() == dict.fromkeys(("gateway", "chat", "embedder", "rag", "agent"), "RUNNING")
+    assert release.statuses() == dict.fromkeys(("gateway", "chat", "embedder", "rag", "agent", "batch"), "RUNNING")
 
 
 def test_its_notes_lead_to_it(release: Release) -> None:

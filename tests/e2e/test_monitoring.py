@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.documents import SOURCE, cited, upload
 from tests.e2e.evidence import FOLDER
 from tests.e2e.release import CHANGE_TIMEOUT_S, Release
+from tests.e2e.test_batches import jsonl, lines
 from tests.e2e.waiting import until
 from tools.cluster.control_plane import CONTROL
 from tools.prometheus import expressions
@@ -24,7 +25,7 @@ from tools.prometheus.server import Prometheus, prometheus
 logger = logging.getLogger(__name__)
 
 #: What this cluster and this release do not have, of tools/prometheus/needs.yaml.
-LACKING = ("gpu", "karpenter", "standalone", "milvus", "batch", "load", "incidents")
+LACKING = ("gpu", "karpenter", "standalone", "milvus", "tools", "load", "incidents")
 #: Everything to look at. The operator runs beside the cluster, and its Service stands in the release's namespace.
 MONITORING = (
     *(f"monitoring.{what}.enabled=true" for what in ("podMonitor", "serviceMonitor", "dashboards", "alerts")),
@@ -50,6 +51,7 @@ ROUTES = (
     "gateway.routes.assistant.canary.minRequests=2",
     "gateway.routes.assistant.canary.windowS=60",
 )
+BATCH = jsonl(lines("/v1/embeddings", model="embedder", input="a cat on a mat")).encode()
 #: A few scrapes, and rounds of requests that a busy machine takes its time for.
 PATIENCE_S = 300
 
@@ -122,6 +124,8 @@ def ask(client: httpx.Client) -> None:
     with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=key, max_retries=0) as sdk:
         sdk.embeddings.create(model="embedder", input="a cat on a mat")
         assert SOURCE in cited(sdk)
+        file = sdk.files.create(file=("requests.jsonl", BATCH), purpose="batch")
+        sdk.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
         sdk.chat.completions.create(model="helper", messages=[{"role": "user", "content": "What is 17 plus 25?"}])
         for model in ("chat", "assistant", "assistant", "gone", "nobody"):
             with contextlib.suppress(openai.APIStatusError):  # gone and nobody fail

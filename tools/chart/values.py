@@ -15,7 +15,8 @@ from serve_apps.batch.config import BatchSettings
 from serve_apps.common.config import AdapterName, Config, Name
 from serve_apps.common.prices import Price
 from serve_apps.gateway.config import Adapter, GatewayArgs, Jwt, LogicalModel, Queue, Tenant
-from serve_apps.llm.config import IMAGE_PATTERN, Autoscaling, EngineArgs, LoraSlots, Parallelism, Sampling
+from serve_apps.llm import config as llm
+from serve_apps.llm.config import IMAGE_PATTERN, Autoscaling, EngineArgs, LoraSlots, Sampling
 from serve_apps.rag.config import Pipeline, VectorStore
 
 #: A block that is passed on as it is; its owner's schema checks it.
@@ -50,6 +51,25 @@ class Replicas(Config):
     """Replicas at least; 1 unless set."""
     max: int | None = Field(None, ge=1)
     """Replicas at most; as `min` unless set."""
+
+
+class Prefill(llm.Prefill):
+    """Replicas that read prompts for those that answer."""
+
+    replicas: Replicas | None = None
+    """Bounds of these replicas."""
+    autoscaling: Autoscaling | None = None
+    """Ray Serve's autoscaling of these replicas."""
+    max_ongoing_requests: int | None = Field(None, ge=1)
+    """Prompts a replica reads at a time; as the model's `maxOngoingRequests` unless set."""
+
+
+class Parallelism(llm.Parallelism):
+    """How a model is split beyond tensors and layers."""
+
+    prefill: Prefill | None = None
+    """Replicas, each with such an accelerator, that compute the KV cache of prompts and hand it to those that answer;
+    unless set, each replica does both."""
 
 
 class ModelQueue(Queue):
@@ -125,7 +145,7 @@ class Model(Config):
     nodes: int | None = Field(None, ge=1, le=16)
     """Nodes of one replica, each with such an accelerator; more than one is pipeline parallel. 1 unless set."""
     parallelism: Parallelism | None = None
-    """Data and expert parallel, for mixtures of experts; neither unless set."""
+    """Data and expert parallel, for mixtures of experts, and replicas of their own for prefill; none unless set."""
     worker_group: str | None = None
     """The group to run in; unless set, the smallest enabled one that fits the accelerator."""
     replicas: Replicas | None = None

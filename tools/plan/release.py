@@ -51,7 +51,7 @@ class Model:
     holds_gb: float
     """What the accelerators of one replica hold together."""
     weights_gb: float | None
-    """Of its weights, where the chart knows its size."""
+    """Of its weights, where the chart knows."""
     starts_for_a_request: bool
     """Whether it may have no replica, so that a request waits for its start."""
     nodes: int

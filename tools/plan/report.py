@@ -6,7 +6,6 @@ from tools.plan.nodes import Nodes, nodes
 from tools.plan.release import Model, Release
 from tools.plan.start import start
 from tools.plan.table import Table
-from tools.plan.weights import weights_gb
 
 HOURS_A_MONTH = 730
 #: vLLM's own default of gpu_memory_utilization.
@@ -18,7 +17,7 @@ OVERHEAD_GB = 1.5
 def report(release: Release, table: Table, told_gb: Mapping[str, float]) -> str:
     """What ``release`` costs and how it starts.
 
-    ``told_gb`` is the size of weights by the model's name, where somebody knows it better than the name says.
+    ``told_gb`` is the size of weights by the model's name, where somebody knows it better than the chart.
     """
     needed = [nodes(pods, table) for pods in release.pods if pods.most]
     lines = [*_costs(needed)]
@@ -53,7 +52,7 @@ def _usd(floor: float, ceiling: float) -> str:
 def _model(
     model: Model, release: Release, table: Table, told_gb: Mapping[str, float], needed: list[Nodes]
 ) -> Iterator[str]:
-    size_gb = told_gb.get(model.name) or model.weights_gb or weights_gb(model.source, model.engine, table.weights)
+    size_gb = told_gb.get(model.name) or model.weights_gb
     if size_gb is None:
         yield f"{model.name}: how large its weights are is not in its name; say so: WEIGHTS={model.name}=<GB>"
         return

@@ -49,7 +49,6 @@ class Table(Config):
     instances: dict[str, Instance]
     reserved: Reserved
     start: dict[Stage, Duration]
-    weights: dict[str, float]
 
 
 def read(file: Path = FILE) -> Table:

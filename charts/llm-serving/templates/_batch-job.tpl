@@ -26,6 +26,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}-batch
 ray.io/is-ray-node: "yes"
 {{- end -}}
 
+{{- /* Renders how many workers the replicas of a job fill. Scope: dict "job" (of llm-serving.batchJobs) "group" (its
+model's, of llm-serving.workerGroups). */ -}}
+{{- define "llm-serving.batchJobWorkers" -}}
+{{- divf (mul .job.replicas .job.entry.devices) .group.count | ceil }}
+{{- end -}}
+
 {{- /* Renders where a job's places are in its pods: a claim is a folder to them. Scope: the place. */ -}}
 {{- define "llm-serving.batchJobPlace" -}}
 {{ hasPrefix "pvc://" . | ternary (printf "file:///mnt/batch/%s" (trimPrefix "pvc://" .)) . }}
@@ -40,8 +46,10 @@ ray.io/is-ray-node: "yes"
       "maxQueuedRequests" -1
       "autoscalingConfig" (dict "min_replicas" $job.replicas "max_replicas" $job.replicas "target_ongoing_requests" $job.concurrency)
     ) }}
+{{- /* With nobody waiting for first tokens, a replica reads its prompts itself. */}}
+{{- $_ := set $model "prefill" dict }}
 {{- $group := get (include "llm-serving.workerGroups" $root | fromYaml) $model.group }}
-{{- $workers := divf (mul $job.replicas $model.devices) $group.count | ceil | int }}
+{{- $workers := include "llm-serving.batchJobWorkers" (dict "job" $job "group" $group) | int }}
 {{- /* An accelerator takes one of Ray's CPUs; the others are for reading and writing, and no core stands behind them. */}}
 {{- $cpus := add $group.count 4 }}
 {{- $config := dict

@@ -14,10 +14,16 @@ Llama-3.1-405B-Instruct: {parameters: 405.853, layers: 126, kvHeads: 8, headDim:
 Qwen3-235B-A22B-Instruct-2507: {parameters: 235.094, experts: 227.096, layers: 94, kvHeads: 4, headDim: 128}
 {{- end -}}
 
+{{- /* Renders the GB of weights of models whose names do not say it, as the Hub lists their files. Scope: none. */ -}}
+{{- define "llm-serving.listedWeights" -}}
+bge-m3: 2.3
+bge-reranker-v2-m3: 2.3
+{{- end -}}
+
 {{- /* Renders how a model's weights and KV cache fill its GPUs, as YAML; nothing on CPU and where its size is not known.
 GB are 10^9 bytes. Scope: the model (of llm-serving.models). */ -}}
 {{- define "llm-serving.fit" -}}
-{{- $model := regexReplaceAll "@[^#]*" .source "" | splitList "/" | last | splitList "#" | last | splitList ":" | first }}
+{{- $model := include "llm-serving.sourceName" . }}
 {{- $size := .size }}
 {{- $known := regexReplaceAll "(?i)-(fp8|awq|gptq|int4|int8|w4a16|w8a8|nvfp4).*$" $model "" | lower }}
 {{- range $name, $sizes := include "llm-serving.modelSizes" . | fromYaml }}
@@ -30,10 +36,8 @@ GB are 10^9 bytes. Scope: the model (of llm-serving.models). */ -}}
 {{- $nodes := int .nodes }}
 {{- $data := int .parallelism.data }}
 {{- $gpus := mul $count $nodes }}
+{{- $bytes := include "llm-serving.parameterBytes" . | float64 }}
 {{- $wide := eq "float32" (.engine.dtype | default "") | ternary 4.0 2.0 }}
-{{- $quantization := printf "%s %s" $model (.engine.quantization | default "") | lower }}
-{{- /* Four bits come with scales. */}}
-{{- $bytes := regexMatch "fp8|int8|w8a8" $quantization | ternary 1.0 (regexMatch "awq|gptq|fp4|int4|w4a16|bitsandbytes" $quantization | ternary 0.56 $wide) }}
 {{- /* Of the experts, a data parallel rank has its share only. */}}
 {{- $parameters := subf $size.parameters (mulf ($size.experts | default 0) (subf 1 (divf 1 $data))) }}
 {{- $weights := mulf $parameters $bytes }}
@@ -70,11 +74,44 @@ GB are 10^9 bytes. Scope: the model (of llm-serving.models). */ -}}
 {{- with .engine.max_num_seqs }}{{ printf ", or %d of %d" (int .) (div $tokens .) }}{{ end }}
 {{- end -}}
 
-{{- /* Renders the GB of weights of every model whose size is known, by its name, as YAML. Scope: the root. */ -}}
+{{- /* Renders the last part of a model's source, without its revision; of an image, the folder's name or else its own.
+Scope: the model. */ -}}
+{{- define "llm-serving.sourceName" -}}
+{{- regexReplaceAll "@[^#]*" .source "" | splitList "/" | last | splitList "#" | last | splitList ":" | first }}
+{{- end -}}
+
+{{- /* Renders the bytes of a parameter, by what the name of a model and engine.quantization say; four bits come with
+scales. Scope: the model. */ -}}
+{{- define "llm-serving.parameterBytes" -}}
+{{- $said := printf "%s %s" (include "llm-serving.sourceName" .) (.engine.quantization | default "") | lower }}
+{{- if regexMatch "fp8|int8|w8a8" $said }}1
+{{- else if regexMatch "awq|gptq|fp4|int4|w4a16|bitsandbytes" $said }}0.56
+{{- else }}{{ eq "float32" (.engine.dtype | default "") | ternary 4 2 }}
+{{- end }}
+{{- end -}}
+
+{{- /* Renders the billions of parameters that a model's source says it has, or 0; a mixture of experts counts whole:
+30B-A3B is 30, 8x7B is 56. Scope: the model. */ -}}
+{{- define "llm-serving.saidBillions" -}}
+{{- $most := 0.0 }}
+{{- range regexFindAll "([0-9]+x)?[0-9]+([.][0-9]+)?b([^a-z0-9]|$)" (regexReplaceAll "@[^#]*" .source "" | lower) -1 }}
+{{- $factors := regexFind "^[0-9.x]+" . | splitList "x" }}
+{{- $most = maxf $most (mulf (len $factors | eq 1 | ternary "1" (first $factors) | float64) (last $factors | float64)) }}
+{{- end }}
+{{- $most }}
+{{- end -}}
+
+{{- /* Renders the GB of weights of every model of which it is known, by its name, as YAML: from its size, as
+the Hub lists them, or from the parameters in its name. Scope: the root. */ -}}
 {{- define "llm-serving.weightsGb" -}}
+{{- $listed := include "llm-serving.listedWeights" . | fromYaml }}
 {{- $sizes := dict }}
 {{- range $name, $model := merge (dict) (include "llm-serving.models" . | fromYaml) (include "llm-serving.standalone" . | fromYaml) }}
-{{- with include "llm-serving.fit" $model | fromYaml }}{{ $_ := set $sizes $name .weightsGb }}{{ end }}
+{{- $fit := include "llm-serving.fit" $model | fromYaml }}
+{{- $said := mulf (include "llm-serving.saidBillions" $model | float64) (include "llm-serving.parameterBytes" $model | float64) }}
+{{- with $fit.weightsGb | default (get $listed (include "llm-serving.sourceName" $model)) | default $said }}
+{{- $_ := set $sizes $name . }}
+{{- end }}
 {{- end }}
 {{- toYaml $sizes }}
 {{- end -}}

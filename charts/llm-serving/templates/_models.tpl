@@ -97,7 +97,9 @@ Scope: the root. */ -}}
 {{- end -}}
 
 {{- /* Renders the enabled models of one home with every default filled in, as YAML. `group` is the worker group ("" if
-none fits), `labelSelector` leads to its nodes, and `devices` are the accelerators of one replica on all of its nodes.
+none fits), `labelSelector` leads to its nodes, `devices` are the accelerators of one replica on all of its nodes, and
+`accelerators` those of all its replicas, `least` and `most`. `prefill` are the replicas that read prompts, if there are
+such: parallelism.prefill with every default.
 Scope: dict "root" $ "home" (of llm-serving.home). */ -}}
 {{- define "llm-serving.modelsAt" -}}
 {{- $root := .root }}
@@ -139,13 +141,20 @@ Scope: dict "root" $ "home" (of llm-serving.home). */ -}}
 {{- $accelerator := mergeOverwrite (dict "type" "" "count" 1) (include "llm-serving.withoutNulls" ($model.accelerator | default dict) | fromYaml) }}
 {{- $_ := set $model "accelerator" $accelerator }}
 {{- $parallelism := mergeOverwrite (dict "data" 1 "experts" false) (include "llm-serving.withoutNulls" ($model.parallelism | default dict) | fromYaml) }}
-{{- $_ := set $model "parallelism" $parallelism }}
+{{- $_ := set $model "parallelism" (omit $parallelism "prefill") }}
 {{- $_ := set $model "devices" (mul $accelerator.count $model.nodes $parallelism.data) }}
 {{- $_ := set $model "autoscalingConfig" (include "llm-serving.autoscalingConfig" (dict
       "replicas" $model.replicas
       "autoscaling" $model.autoscaling
       "maxOngoing" $model.maxOngoingRequests
     ) | fromYaml) }}
+{{- $_ := set $model "prefill" (include "llm-serving.prefill" (dict "model" $model "prefill" $parallelism.prefill) | fromYaml) }}
+{{- $accelerators := dict }}
+{{- range $bound, $key := dict "least" "min_replicas" "most" "max_replicas" }}
+{{- $replicas := add (get $model.autoscalingConfig $key) (dig "autoscalingConfig" $key 0 $model.prefill) }}
+{{- $_ := set $accelerators $bound (mul $replicas $model.devices) }}
+{{- end }}
+{{- $_ := set $model "accelerators" $accelerators }}
 {{- $group := $model.workerGroup | default (include "llm-serving.fittingGroup" (dict "groups" $groups "model" $model)) }}
 {{- $_ := set $model "group" $group }}
 {{- $selector := dict "llm-serving/accelerator" (dig $group "profile" "" $groups) }}
@@ -189,6 +198,22 @@ and the `location` that is loaded; nothing for sources that are fetched. Scope: 
 {{- end }}
 {{- end -}}
 
+{{- /* Renders a model's replicas that read prompts with every default filled in, as YAML; nothing if it has none.
+Scope: dict "model" (with maxOngoingRequests) "prefill" (of its parallelism). */ -}}
+{{- define "llm-serving.prefill" -}}
+{{- if kindIs "map" .prefill }}
+{{- $prefill := include "llm-serving.withoutNulls" .prefill | fromYaml }}
+{{- $prefill = mergeOverwrite (dict "engine" dict "maxOngoingRequests" .model.maxOngoingRequests) $prefill }}
+{{- $_ := set $prefill "engine" (include "llm-serving.withoutNulls" $prefill.engine | fromYaml) }}
+{{- $_ := set $prefill "autoscalingConfig" (include "llm-serving.autoscalingConfig" (dict
+      "replicas" $prefill.replicas
+      "autoscaling" $prefill.autoscaling
+      "maxOngoing" $prefill.maxOngoingRequests
+    ) | fromYaml) }}
+{{- toYaml $prefill }}
+{{- end }}
+{{- end -}}
+
 {{- /* Renders a model's autoscaling_config as Serve counts, to whom each data parallel rank is a replica.
 Scope: the model. */ -}}
 {{- define "llm-serving.ranks" -}}
@@ -229,10 +254,7 @@ Scope: dict "models" (of llm-serving.models) "groups" (of llm-serving.workerGrou
 {{- $key := printf "%s/%s" $bound $group.profile }}
 {{- $accelerators := 0 }}
 {{- range $.models }}
-{{- if eq .group $name }}
-{{- $replicas := eq $bound "least" | ternary .autoscalingConfig.min_replicas .autoscalingConfig.max_replicas }}
-{{- $accelerators = add $accelerators (mul $replicas .devices) }}
-{{- end }}
+{{- if eq .group $name }}{{ $accelerators = add $accelerators (get .accelerators $bound) }}{{ end }}
 {{- end }}
 {{- $workers := divf $accelerators (max 1 $group.count) | ceil | int | add (get $beyond $key | default 0) }}
 {{- $_ := set $beyond $key (sub $workers $group.maxReplicas | max 0) }}

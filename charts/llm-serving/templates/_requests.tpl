@@ -1,6 +1,7 @@
-{{- /* Renders the pods of the release that stay, as YAML: by name, how many there are at `least` and at `most`, and what
-one of them requests: `cpu` (cores), `memoryGi`, `gpu` of a `type`, on a node with `nodeGpus`. A group has the workers
-that its models' replicas fill; one that hosts pipelines may grow for these, too. Scope: the root. */ -}}
+{{- /* Renders the pods of the release, as YAML: by name, how many there are at `least` and at `most`, and what one of them
+requests: `cpu` (cores), `memoryGi`, `gpu` of a `type`, on a node with `nodeGpus`. A group has the workers that its
+models' replicas fill; one that hosts pipelines may grow for these, too. The clusters of batch.jobs are there while these
+run, so at most. Scope: the root. */ -}}
 {{- define "llm-serving.requests" -}}
 {{- /* Beside the head KubeRay puts Ray's autoscaler, with 500m and 512Mi unless told otherwise. */}}
 {{- $pods := dict "head" (dict "beside" (dict "cpu" 0.5 "memoryGi" 0.5) "least" 1 "most" 1 "resources" (include "llm-serving.head" . | fromYaml).resources) }}
@@ -17,6 +18,12 @@ that its models' replicas fill; one that hosts pipelines may grow for these, too
 {{- $share := dict "type" $model.accelerator.type "count" $model.accelerator.count "pipelines" false }}
 {{- $config := $model.autoscalingConfig }}
 {{- $_ := set $pods (printf "models.%s" $name) (dict "least" $config.min_replicas "most" $config.max_replicas "resources" (include "llm-serving.groupResources" $share | fromYaml) "group" (get $groups $model.group)) }}
+{{- end }}
+{{- range $name, $job := include "llm-serving.batchJobs" . | fromYaml }}
+{{- $group := get $groups $job.entry.group }}
+{{- $workers := include "llm-serving.batchJobWorkers" (dict "job" $job "group" $group) | int }}
+{{- $_ := set $pods (printf "batch.jobs.%s.head" $name) (dict "least" 0 "most" 1 "resources" (include "llm-serving.head" $ | fromYaml).resources) }}
+{{- $_ := set $pods (printf "batch.jobs.%s" $name) (dict "least" 0 "most" $workers "resources" $group.resources "group" $group) }}
 {{- end }}
 {{- if .Values.redis.enabled }}
 {{- $_ := set $pods "redis" (dict "least" 1 "most" 1 "resources" .Values.redis.resources) }}

@@ -71,7 +71,10 @@ by its placement group. LLMRouter may not carry one: Serve wants it on every nod
 Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
 {{- define "llm-serving.modelApplication" -}}
 {{- $model := .model }}
-{{- $isRanked := gt (int $model.parallelism.data) 1 -}}
+{{- $isRanked := gt (int $model.parallelism.data) 1 }}
+{{- $parallelism := merge (dict) $model.parallelism }}
+{{- with $model.prefill }}{{ $_ := set $parallelism "prefill" (pick . "engine") }}{{ end }}
+{{- $server := empty $model.prefill | ternary "VLLMServer" "DecodeVLLMServer" -}}
 - name: {{ .name }}
   route_prefix: /internal/{{ .name }}
   import_path: serve_apps.llm.app:build_app
@@ -87,8 +90,8 @@ Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
     {{- if gt (int $model.nodes) 1 }}
     nodes: {{ int $model.nodes }}
     {{- end }}
-    {{- if or $isRanked $model.parallelism.experts }}
-    parallelism: {{- toYaml $model.parallelism | nindent 6 }}
+    {{- if or $isRanked $parallelism.experts $parallelism.prefill }}
+    parallelism: {{- toYaml $parallelism | nindent 6 }}
     {{- end }}
     placement:
       {{- /* Workers are filled evenly (llm-serving.validate.parallelism), so PACK tears no stage or rank apart. */}}
@@ -106,12 +109,20 @@ Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
     {{- end }}
     surgePercent: {{ int $model.surgePercent }}
   deployments:
-  - name: {{ $isRanked | ternary "DataParallelVLLMServer" "VLLMServer" }}:{{ .name }}
+  - name: {{ $isRanked | ternary "DataParallelVLLMServer" $server }}:{{ .name }}
     {{- include "llm-serving.limits" (merge (dict "autoscalingConfig" (include "llm-serving.ranks" $model | fromYaml)) $model) | nindent 4 }}
     user_config: {{- include "llm-serving.modelSettings" $model | nindent 6 }}
     ray_actor_options:
       num_cpus: 0
       label_selector: {{- toYaml $model.labelSelector | nindent 8 }}
+  {{- with $model.prefill }}
+  - name: PDPrefillServer:{{ $.name }}
+    {{- /* Who asks it is bounded already: by what those that answer work on. */}}
+    {{- include "llm-serving.limits" (merge (dict "maxQueuedRequests" -1 "drainSeconds" $model.drainSeconds) .) | nindent 4 }}
+    ray_actor_options:
+      num_cpus: 0
+      label_selector: {{- toYaml $model.labelSelector | nindent 8 }}
+  {{- end }}
 {{- end -}}
 
 {{- /* Renders what changes in a model's running replicas, as YAML. Scope: the model (of llm-serving.models). */ -}}

@@ -19,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "parallelism" "lora" "fit" "imageVolumes" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "batchJobs" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "parallelism" "prefill" "lora" "fit" "imageVolumes" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "batchJobs" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -133,6 +133,47 @@ models.{{ $other }}.accelerator.count: {{ int $neighbour.accelerator.count }} of
 {{- end }}
 {{- end -}}
 
+{{- /* Models whose prompts are read by replicas of their own, and their KV caches moved between engines. */ -}}
+{{- define "llm-serving.validate.prefill" -}}
+{{- range $name, $model := .onRay }}
+{{- if $model.prefill }}
+{{- $path := printf "models.%s.parallelism.prefill" $name }}
+{{- if ne $model.task "generate" }}
+{{ $path }}: only a model that generates reads a prompt first, got {{ $model.task }}; leave it out
+{{- end }}
+{{- if or (gt (int $model.nodes) 1) (gt (int $model.parallelism.data) 1) }}
+{{ $path }}: not together with nodes and parallelism.data, got {{ int $model.nodes }} and {{ int $model.parallelism.data }}; set both to 1
+{{- end }}
+{{- if $model.lora }}
+{{ $path }}: not together with lora, whose adapters are loaded where answers are made only; leave one of the two out
+{{- end }}
+{{- $extra := $model.engine.extra | default dict }}
+{{- if hasKey $extra "kv_offloading_size" }}
+{{ $path }}: not together with engine.extra.kv_offloading_size, which has vLLM move KV caches to the host's memory instead; leave one of the two out
+{{- end }}
+{{- if not (hasKey $extra "kv_transfer_config") }}
+{{- if eq $model.accelerator.type "cpu" }}
+{{ $path }}: NIXL moves KV caches between GPUs, got accelerator.type cpu; set a GPU, or a connector for CPUs as engine.extra.kv_transfer_config
+{{- end }}
+{{- range $other, $neighbour := omit $.onRay $name }}
+{{- if and $neighbour.prefill (eq $neighbour.group $model.group) (lt $name $other) }}
+models.{{ $other }}.parallelism.prefill: takes the ports that NIXL has in the workers of {{ $model.group }} for {{ $name }}; set the workerGroup of one of the two to another group
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with get $.groups $model.group }}
+{{- $pair := mul 2 $model.devices | int }}
+{{- $have := mul .maxReplicas .count | int }}
+{{- if and (lt (int $model.accelerators.least) $pair) (gt $pair $have) }}
+{{ $path }}: a replica that reads and one that answers take {{ $pair }} x {{ .type }}, but {{ int .maxReplicas }} workers of {{ int .count }} have {{ $have }}; raise workerGroups.{{ $model.group }}.maxReplicas
+{{- end }}
+{{- end }}
+{{- include "llm-serving.validate.engine" (dict "path" $path "engine" $model.prefill.engine) }}
+{{- include "llm-serving.validate.autoscaling" (dict "path" $path "block" $model.prefill "config" $model.prefill.autoscalingConfig "maxOngoing" $model.prefill.maxOngoingRequests "maxOngoingPath" (printf "%s.maxOngoingRequests" $path)) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* Models that the chart runs without Ray. */ -}}
 {{- define "llm-serving.validate.standalone" -}}
 {{- $values := .root.Values }}
@@ -157,6 +198,9 @@ models.{{ $other }}.accelerator.count: {{ int $neighbour.accelerator.count }} of
 {{- end }}
 {{- if gt (int $model.parallelism.data) 1 }}
 {{ $path }}.parallelism.data: belongs to models that Ray runs; set runtime to ray, or data to 1
+{{- end }}
+{{- if $model.prefill }}
+{{ $path }}.parallelism.prefill: belongs to models that Ray runs; set runtime to ray, or leave it out
 {{- end }}
 {{- if hasKey $model.sampling "max_tokens" }}
 {{ $path }}.sampling.max_tokens: vLLM's own server would cut every answer there, also of requests that ask for more; leave it out, or set maxTokens of tenants
@@ -760,7 +804,7 @@ batch.maxFileBytes: files come through the gateway, which takes {{ $most }} byte
 {{- end }}
 {{- $asked := 0 }}
 {{- range $model := $.onRay }}
-{{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $asked = add $asked (mul $model.autoscalingConfig.min_replicas $model.devices) }}{{ end }}
+{{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $asked = add $asked $model.accelerators.least }}{{ end }}
 {{- end }}
 {{- $have := include "llm-serving.sharedAccelerators" (dict "name" $name "models" $.onRay "groups" $.groups) | int }}
 {{- if gt (int $asked) $have }}
@@ -782,7 +826,7 @@ nodePools.{{ $name }}.nodeClass: missing; set an entry of nodeClasses or the nam
 {{- if and (eq $settings.nodePool $name) (not (has $settings.type (list "" "cpu"))) }}
 {{- $asked := 0 }}
 {{- range $.onRay }}
-{{- if eq .group $group }}{{ $asked = add $asked (mul .autoscalingConfig.min_replicas .devices) }}{{ end }}
+{{- if eq .group $group }}{{ $asked = add $asked .accelerators.least }}{{ end }}
 {{- end }}
 {{- $workers := divf $asked $settings.count | ceil | int | max $settings.minReplicas }}
 {{- $least = add $least (mul $workers $settings.count) }}

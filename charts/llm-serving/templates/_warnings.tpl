@@ -34,7 +34,7 @@
 {{- range $name, $group := $groups }}
 {{- $most := 0 }}
 {{- range $model := $models }}
-{{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $most = add $most (mul $model.autoscalingConfig.max_replicas $model.devices) }}{{ end }}
+{{- if and (eq $model.group $name) (eq $model.accelerator.type $group.type) }}{{ $most = add $most $model.accelerators.most }}{{ end }}
 {{- end }}
 {{- $have := include "llm-serving.sharedAccelerators" (dict "name" $name "models" $models "groups" $groups) | int }}
 {{- if gt (int $most) $have }}

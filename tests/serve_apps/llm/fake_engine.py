@@ -3,7 +3,7 @@
 Ray loads it in place of vLLM through RAYLLM_VLLM_ENGINE_CLS, inside the real VLLMServer, Serve and HAProxy. It keeps
 what the rest of the system depends on: vLLM's app shape, its sampling defaults, and that a vanished client ends the
 generation. Environment: FAKE_START_S (seconds to start), FAKE_TOKEN_S (seconds per word), FAKE_JOURNAL (a file that
-gets one line per request: started, finished or aborted).
+gets one line per request: started, finished or aborted; prefilled or decoded before, where prompts are read elsewhere).
 """
 
 import asyncio
@@ -17,17 +17,19 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from ray.serve.llm.openai_api_models import CompletionResponse
+from ray.serve.llm.openai_api_models import ChatCompletionResponse, CompletionResponse
 
 from serve_apps.llm.compat import LLMEngine
 
 DEFAULT_WORDS = 5
+_USAGE = {"prompt_tokens": 1, "total_tokens": 1}
 
 
 class FakeEngine(LLMEngine):
     """Answers chat completions and embeddings in OpenAI's shape, and completions over Serve's handles."""
 
     def __init__(self, llm_config: Any) -> None:
+        llm_config.setup_engine_backend()  # as vLLM's does: how KV caches move, if they do
         self._model_id = llm_config.model_id
         self._token_s = float(os.environ.get("FAKE_TOKEN_S", "0"))
         self._journal = Path(os.environ.get("FAKE_JOURNAL", os.devnull))
@@ -66,8 +68,7 @@ class FakeEngine(LLMEngine):
 
     async def _chat(self, request: Request) -> Any:
         body = await request.json()
-        defaults = self._app_state.openai_serving_chat.default_sampling_params
-        count = body.get("max_tokens") or defaults.get("max_tokens") or DEFAULT_WORDS
+        count = self._count(body.get("max_tokens"))
         if body.get("stream"):
             return StreamingResponse(self._events(count), media_type="text/event-stream")
         generation = asyncio.ensure_future(self._whole(count))
@@ -81,6 +82,11 @@ class FakeEngine(LLMEngine):
         usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return self._reply("chat.completion", choices=[choice], usage=usage)
+
+    def _count(self, asked: int | None) -> int:
+        defaults = self._app_state.openai_serving_chat.default_sampling_params
+        count: int = asked or defaults.get("max_tokens") or DEFAULT_WORDS
+        return count
 
     async def _whole(self, count: int) -> str:
         return "".join([word async for word in self._words(count)])
@@ -117,17 +123,39 @@ class FakeEngine(LLMEngine):
     async def resolve_lora(self, lora_model: Any) -> None:
         raise RuntimeError("not used over HTTP")
 
-    async def chat(self, *_: Any) -> Any:
+    async def embeddings(self, *_: Any) -> Any:
         raise RuntimeError("not used over HTTP")
 
-    embeddings = transcriptions = chat
+    transcriptions = embeddings
+
+    def _moved(self, request: Any) -> dict[str, Any] | None:
+        """Where this engine keeps the KV cache of a prompt that another one will answer; None unless it is asked to."""
+        asked = request.kv_transfer_params or {}
+        if asked.get("do_remote_prefill"):
+            self._write("decoded")
+        if not asked.get("do_remote_decode"):
+            return None
+        assert (request.max_tokens, request.stream) == (1, False)
+        self._write("prefilled")
+        return {"do_remote_prefill": True, "remote_engine_id": os.getpid()}
+
+    async def chat(self, request: Any, _: Any = None) -> AsyncIterator[str | ChatCompletionResponse]:
+        moved = self._moved(request)
+        count = self._count(request.max_tokens)
+        if request.stream:
+            async for event in self._events(count):
+                yield event
+            return
+        text = "" if moved else await self._whole(count)
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        answer = {"choices": [choice], "usage": _USAGE, "kv_transfer_params": moved}
+        yield ChatCompletionResponse(model=self._model_id, **answer)
 
     async def completions(self, request: Any, _: Any = None) -> AsyncIterator[CompletionResponse]:
-        defaults = self._app_state.openai_serving_chat.default_sampling_params
-        text = await self._whole(request.max_tokens or defaults.get("max_tokens") or DEFAULT_WORDS)
+        moved = self._moved(request)
+        text = "" if moved else await self._whole(self._count(request.max_tokens))
         choice = {"index": 0, "text": f"{request.prompt}: {text}", "finish_reason": "stop"}
-        usage = {"prompt_tokens": 1, "total_tokens": 1}
-        yield CompletionResponse(model=self._model_id, choices=[choice], usage=usage)
+        yield CompletionResponse(model=self._model_id, choices=[choice], usage=_USAGE, kv_transfer_params=moved)
 
     async def reset_prefix_cache(self) -> None:
         return None

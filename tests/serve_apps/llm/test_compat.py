@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,10 @@ from ray.llm._internal.serve.core.server.llm_server import LLMServer
 from ray.llm._internal.serve.engines.vllm import vllm_models
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from ray.llm._internal.serve.serving_patterns.data_parallel.builder import build_dp_openai_app
+from ray.llm._internal.serve.serving_patterns.prefill_decode import pd_server
+from ray.llm._internal.serve.serving_patterns.prefill_decode.builder import build_pd_openai_app
 from ray.serve.llm import LLMConfig
-from ray.serve.llm.deployment import DPServer
+from ray.serve.llm.deployment import DPServer, PDDecodeServer
 from vllm.config import ModelConfig
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
@@ -29,7 +32,10 @@ from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys
 
 from serve_apps.llm import compat
 from serve_apps.llm.peft import Base
-from serve_apps.llm.server import DataParallelVLLMServer, VLLMServer
+from serve_apps.llm.server import DataParallelVLLMServer, DecodeVLLMServer, VLLMServer
+
+#: The paths whose prompts another replica may read.
+DIVIDED = {"/v1/chat/completions", "/v1/completions"}
 
 
 class _Stamp:
@@ -84,6 +90,29 @@ def test_rays_builder_for_ranks_does_what_ours_does_with_a_server_of_ours() -> N
     guarded, ours = (vars(VLLMServer)[method] for method in ("__serve_build_asgi_app__", "reconfigure"))
     assert DataParallelVLLMServer.__serve_build_asgi_app__ is guarded
     assert DataParallelVLLMServer.reconfigure is ours
+
+
+def test_rays_builder_for_prefill_does_what_ours_does_with_servers_of_ours() -> None:
+    """Theirs names PDDecodeServer, so the guard would have no place; ours is that server's child."""
+    theirs, ours = inspect.getsource(build_pd_openai_app), inspect.getsource(compat.build_pd_app)
+    for step in (
+        "_build_direct_streaming_llm_deployment(",
+        "_build_openai_ingress_request_router(",
+        "_with_ingress_request_router(",
+        'bind_kwargs={"prefill_server":',
+        "build_llm_deployment",
+    ):
+        assert step in theirs, step
+        assert step in ours, step
+    assert DecodeVLLMServer.__init__ is PDDecodeServer.__init__
+    assert DecodeVLLMServer.__mro__.index(VLLMServer) < DecodeVLLMServer.__mro__.index(PDDecodeServer)
+
+
+def test_ray_divides_chat_and_completions_and_no_other_path() -> None:
+    routes = inspect.getsource(pd_server.PDOrchestratorMixin.__serve_build_asgi_app__)
+    assert set(re.findall(r'@app.post\("(.+?)"\)', routes)) == DIVIDED
+    for method in ("chat", "completions"):  # where we take out what a client may not say
+        assert f"await self.{method}(body" in routes
 
 
 def test_a_cpu_engine_computes_in_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:

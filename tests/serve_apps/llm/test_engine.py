@@ -7,7 +7,7 @@ from ray.serve.llm import LLMConfig
 from vllm.config.lora import MaxLoRARanks
 
 from serve_apps.llm.config import LLMArgs, LoraSlots
-from serve_apps.llm.engine import deployment_config, engine_kwargs, llm_config
+from serve_apps.llm.engine import deployment_config, engine_kwargs, llm_config, prefill_config
 from tests.serve_apps.bucket import Bucket
 from tests.serve_apps.gateway.servers import serving
 from tests.serve_apps.llm.test_config import llm_args
@@ -41,6 +41,25 @@ def test_ranks_and_experts_are_vllms_and_ranks_have_their_own_server() -> None:
     alone = llm_config(parsed(parallelism={"experts": True}))
     assert "data_parallel_size" not in alone["engine_kwargs"]
     assert alone["server_cls"] == "serve_apps.llm.server:VLLMServer"
+
+
+def test_a_prompt_read_elsewhere_is_handed_over_by_nixl_unless_the_engine_says_otherwise() -> None:
+    args = parsed(
+        engine={"max_num_seqs": 64, "extra": {"seed": 7}},
+        parallelism={"prefill": {"engine": {"max_num_seqs": 8, "extra": {"seed": 9}}}},
+    )
+    assert args.parallelism.prefill is not None
+    answers, reads = llm_config(args), prefill_config(args, args.parallelism.prefill)
+    assert answers["server_cls"] == "serve_apps.llm.server:DecodeVLLMServer"
+    assert [one["engine_kwargs"]["max_num_seqs"] for one in (answers, reads)] == [64, 8]
+    assert [one["engine_kwargs"]["seed"] for one in (answers, reads)] == [7, 9]
+    for config in (answers, reads):
+        assert config["engine_kwargs"]["kv_transfer_config"] == {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
+    assert answers["engine_kwargs"]["kv_transfer_config"] is not engine_kwargs(args)["kv_transfer_config"]
+    lmcache = {"kv_connector": "LMCacheConnectorV1", "kv_role": "kv_both"}
+    told = parsed(engine={"extra": {"kv_transfer_config": lmcache}}, parallelism={"prefill": {}})
+    assert engine_kwargs(told)["kv_transfer_config"] == lmcache
+    assert "kv_transfer_config" not in engine_kwargs(parsed())
 
 
 @pytest.mark.parametrize(

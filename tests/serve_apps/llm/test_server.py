@@ -22,7 +22,8 @@ from serve_apps.common.protocol import TASK_PATHS, Task
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.gateway.routing import CONTROL_PATHS, MODEL_PATHS, kind_of
 from serve_apps.llm.config import LLMSettings, Sampling
-from serve_apps.llm.server import VLLMServer, is_one_cpu_worker, paths_of
+from serve_apps.llm.server import UNDIVIDED, VLLMServer, is_one_cpu_worker, paths_of
+from tests.serve_apps.llm.test_compat import DIVIDED
 
 #: vLLM's tasks of a model of ours, and what Ray gives vLLM for it.
 VLLM_TASKS: dict[Task, tuple[str, ...]] = {
@@ -145,6 +146,19 @@ def test_what_must_never_be_reached_is_among_what_vllm_has() -> None:
     everywhere = {path for task in VLLM_TASKS for _, path in paths(vllm_app(task))}
     assert everywhere >= NOTORIOUS
     assert not NOTORIOUS & frozenset().union(*TASK_PATHS.values())
+
+
+def test_a_body_says_where_a_kv_cache_is_only_on_paths_that_ray_divides_or_we_close() -> None:
+    """vLLM would fetch it from there, be it another tenant's. On divided paths it is taken out of the body."""
+    told = {
+        route.path
+        for route in vllm_app("generate").routes
+        if isinstance(route, APIRoute)
+        for body in route.dependant.body_params
+        for shape in shapes(body.field_info.annotation)
+        if "kv_transfer_params" in shape.model_fields
+    }
+    assert told & TASK_PATHS["generate"] == DIVIDED | UNDIVIDED
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def model(**more: Any) -> Model:
     fields: dict[str, Any] = {"name": "chat", "pods": "models.chat", "source": "hf://org/Chat-8B@main", "engine": {}}
     accelerator = Accelerator(type="L40S", count=1)
     fields |= {"accelerator": accelerator, "nodes": 1, "parallelism": Parallelism()}
-    return Model(**{**fields, "holds_gb": 48, "weights_gb": None, "starts_for_a_request": False, **more})
+    return Model(**{**fields, "holds_gb": 48, "weights_gb": 16, "starts_for_a_request": False, **more})
 
 
 def release(*models: Model, of: list[Pods] | None = None) -> Release:

@@ -42,6 +42,13 @@ def test_a_standalone_model_is_counted_by_itself() -> None:
     assert not any(line[:1] == ["workerGroups.l40s"] for line in lines)
 
 
+def test_a_job_has_nodes_of_its_own_while_it_runs() -> None:
+    done = plan("tests/chart/cases/batch-job.yaml")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["batch.jobs.reviews", "g6.xlarge", "0", "to", "2", "0.00", "to", "1.61"] in lines
+    assert ["batch.jobs.reviews.head", "m7i.2xlarge", "0", "to", "1", "0.00", "to", "0.40"] in lines
+
+
 def test_what_helm_refuses_is_said_in_helms_words() -> None:
     done = plan("values/chat-8b.yaml", "versions.yaml")
     assert done.returncode == 1

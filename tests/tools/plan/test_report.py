@@ -22,15 +22,15 @@ def test_what_the_weights_leave_is_for_the_kv_cache() -> None:
 
 
 def test_a_model_that_does_not_fit_is_told_so() -> None:
-    text = report(release(model(source="hf://org/Chat-70B")), TABLE, {})
+    text = report(release(model(weights_gb=140)), TABLE, {})
     assert "chat: 140.0 GB of weights do not fit 1 x L40S (48 GB, of which vLLM takes" in text
     assert "set more GPUs, larger ones, or engine.quantization" in text
-    four = model(source="hf://org/Chat-70B", accelerator=Accelerator(type="L40S", count=4), holds_gb=192)
+    four = model(weights_gb=140, accelerator=Accelerator(type="L40S", count=4), holds_gb=192)
     assert "leave 27 GB" in report(release(four), TABLE, {})
 
 
 def test_a_replica_of_several_nodes_has_the_memory_of_all() -> None:
-    large = {"source": "hf://org/Chat-405B-FP8", "accelerator": Accelerator(type="A100-40G", count=8)}
+    large = {"weights_gb": 405, "accelerator": Accelerator(type="A100-40G", count=8)}
     assert "405.0 GB of weights do not fit 8 x A100-40G" in report(release(model(**large, holds_gb=320)), TABLE, {})
     two = model(**large, holds_gb=640, nodes=2)
     assert "on 16 x A100-40G in 2 nodes leave 147 GB" in report(release(two), TABLE, {})
@@ -44,16 +44,16 @@ def test_each_rank_holds_the_weights_unless_experts_are_spread_over_them() -> No
 
 
 def test_an_unknown_size_is_asked_for_and_taken() -> None:
-    unknown = release(model(source="s3://models/chat"))
+    unknown = release(model(weights_gb=None))
     assert "chat: how large its weights are is not in its name; say so: WEIGHTS=chat=<GB>" in report(unknown, TABLE, {})
     assert "chat: 20.0 GB of weights" in report(unknown, TABLE, {"chat": 20})
-    known = release(model(source="s3://models/chat", weights_gb=15.2))
+    known = release(model(weights_gb=15.2))
     assert "chat: 15.2 GB of weights" in report(known, TABLE, {})
     assert "chat: 20.0 GB of weights" in report(known, TABLE, {"chat": 20})
 
 
 def test_a_request_that_would_not_wait_long_enough_is_pointed_out() -> None:
-    large = {"source": "hf://org/Chat-405B", "accelerator": Accelerator(type="H100", count=8), "holds_gb": 1000}
+    large = {"weights_gb": 810, "accelerator": Accelerator(type="H100", count=8), "holds_gb": 1000}
     told = "longer than gateway.firstByteTimeoutS (900 s) holds a request; set it higher"
     assert told in report(release(model(**large, starts_for_a_request=True)), TABLE, {})
     assert told not in report(release(model(**large)), TABLE, {})

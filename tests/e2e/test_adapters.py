@@ -1,0 +1,54 @@
+"""LoRA adapters of the chat model, fetched from a claim and loaded when a client first names them."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import openai
+import pytest
+
+from tests.e2e.release import Release
+
+#: Those of tests/e2e/values.yaml, made by tools/demo/adapters.py.
+ADAPTERS = ("sql", "support")
+
+
+@pytest.fixture(scope="module")
+def client(release: Release) -> Iterator[openai.OpenAI]:
+    with (
+        release.forwarded() as http,
+        openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=release.key(), max_retries=0) as client,
+    ):
+        yield client
+
+
+def ask(client: openai.OpenAI, model: str) -> tuple[str, list[float]]:
+    """The model that answered one and the same question, and the odds of each token it said."""
+    answer = client.chat.completions.create(
+        model=model,
+        temperature=0,
+        max_tokens=4,
+        logprobs=True,
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+    )
+    logprobs = answer.choices[0].logprobs
+    assert logprobs
+    assert logprobs.content
+    return answer.model, [token.logprob for token in logprobs.content]
+
+
+def test_adapters_are_listed_and_say_something_else_than_their_base(client: openai.OpenAI) -> None:
+    """Two adapters and their base: all in /v1/models, and no two of them with the same odds for what they say."""
+    parents = {model.id: model.model_dump().get("parent") for model in client.models.list()}
+    assert {parents[f"chat:{name}"] for name in ADAPTERS} == {"chat"}
+    answers = dict(ask(client, model) for model in ("chat", *(f"chat:{name}" for name in ADAPTERS)))
+    assert answers.keys() == {"chat", *ADAPTERS}
+    for one, other in combinations(answers.values(), 2):
+        # Of the same weights they would be equal but for rounding.
+        assert max(abs(a - b) for a, b in zip(one, other, strict=False)) > 0.1, answers
+
+
+@pytest.mark.parametrize("name", ["chat:nope", "chat:../smollm2-135m-instruct-adapters/sql", "nope"])
+def test_what_is_no_adapter_does_not_exist(client: openai.OpenAI, name: str) -> None:
+    """404 for a name that is none, also for a path to one."""
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        ask(client, name)
