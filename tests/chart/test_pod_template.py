@@ -271,6 +271,15 @@ def test_documents_go_with_the_pod_or_stay_on_a_claim() -> None:
     assert on_a_claim["l4"] == groups()["l4"]
 
 
+def test_a_claim_for_documents_and_batches_is_one_volume() -> None:
+    """The kubelet waits for ever for the second volume of a claim."""
+    found = groups({"batch": {"enabled": True, "storage": "pvc://both/batches"}, "pipelines": {"dataClaim": "both"}})
+    claims = [one for one in found["cpu"]["template"]["spec"]["volumes"] if "persistentVolumeClaim" in one]
+    assert claims == [{"name": "data", "persistentVolumeClaim": {"claimName": "both"}}]
+    mounts = [one["mountPath"] for one in ray_container(found["cpu"])["volumeMounts"] if one["name"] == "data"]
+    assert mounts == ["/var/lib/llm-serving", "/mnt/batch"]
+
+
 def test_batches_on_a_claim_are_mounted_where_their_application_runs() -> None:
     storage = {"storage": "pvc://batches/production"}
     rendered = groups({"batch": {"enabled": True, **storage}})

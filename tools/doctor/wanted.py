@@ -124,6 +124,11 @@ def _templates(objects: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[st
             yield "head", cluster["headGroupSpec"]["template"]
             for group in cluster["workerGroupSpecs"]:
                 yield f"workerGroups.{group['groupName']}", group["template"]
+        elif one["kind"] == "RayJob":
+            name, cluster = one["metadata"]["labels"]["llm-serving/batch-job"], spec["rayClusterSpec"]
+            yield f"batch.jobs.{name}.head", cluster["headGroupSpec"]["template"]
+            (workers,) = cluster["workerGroupSpecs"]
+            yield f"batch.jobs.{name}", workers["template"]
         elif one["kind"] in ("Deployment", "StatefulSet"):
             labels = spec["template"]["metadata"]["labels"]
             model = labels.get("llm-serving/model")

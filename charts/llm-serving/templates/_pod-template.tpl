@@ -186,8 +186,8 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if .spec.pipelines }}
 - {name: data, mountPath: /var/lib/llm-serving}
-{{- if include "llm-serving.batchClaim" .root }}
-- {name: batch, mountPath: /mnt/batch}
+{{- with include "llm-serving.batchClaim" .root }}
+- {name: {{ eq . ($.root.Values.pipelines.dataClaim | default "") | ternary "data" "batch" }}, mountPath: /mnt/batch}
 {{- end }}
 {{- if eq .root.Values.security.auth "apiKeys" }}
 - {name: api-keys, mountPath: /etc/llm-serving/secrets/api-keys, readOnly: true}
@@ -231,9 +231,12 @@ capabilities: {drop: [ALL]}
   {{- else }}
   emptyDir: {}
   {{- end }}
+{{- /* A pod with two volumes of one claim never starts. */}}
 {{- with include "llm-serving.batchClaim" .root }}
+{{- if ne . ($.root.Values.pipelines.dataClaim | default "") }}
 - name: batch
   persistentVolumeClaim: {claimName: {{ . }}}
+{{- end }}
 {{- end }}
 {{- if eq .root.Values.security.auth "apiKeys" }}
 - name: api-keys

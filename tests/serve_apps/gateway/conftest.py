@@ -73,6 +73,8 @@ def gateway(tmp_path: Path) -> Iterator[Callable[..., GatewayServer]]:
     (tmp_path / "api-keys" / "acme").write_text(made.record)
     (tmp_path / "token").write_text(INTERNAL_TOKEN)
     with ExitStack() as stack:
+        # Here, too, as other folders' tests have this fixture without _stock_server.
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
 
         def start(
             models: dict[str, Any] | None,
