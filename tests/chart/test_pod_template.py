@@ -60,7 +60,7 @@ def test_haproxy_and_direct_streaming_are_on_everywhere() -> None:
 
 def test_only_cpu_models_get_vllms_cpu_settings() -> None:
     settings = {
-        name: {key: value for key, value in environment(group).items() if key.startswith(("VLLM_", "OMP_"))}
+        name: {key: value for key, value in environment(group).items() if key.startswith(("VLLM_", "OMP_", "TORCH_"))}
         for name, group in groups(CPU_MODELS).items()
     }
     assert settings.pop("cpu-models") == {
@@ -68,6 +68,7 @@ def test_only_cpu_models_get_vllms_cpu_settings() -> None:
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "TORCH_COMPILE_DISABLE": "1",
     }
     assert not any(settings.values())
 

@@ -115,6 +115,8 @@ Scope: as llm-serving.podTemplate. */ -}}
 - {name: OMP_NUM_THREADS, value: "1"}
 # One worker computes in the engine's process; the process that vLLM would start for it is for threads that are pinned.
 - {name: VLLM_ENABLE_V1_MULTIPROCESSING, value: "0"}
+# There is no C++ compiler in the images. torch would ask for one, and the engine end, when a request asks for logprobs.
+- {name: TORCH_COMPILE_DISABLE, value: "1"}
 {{- end -}}
 
 {{- /* Renders the Ray container's probes. KubeRay would add its own to workers: a script that fails after one slow
