@@ -106,7 +106,7 @@ def test_a_cluster_is_ready_before_there_is_a_proxy() -> None:
 def test_it_ends_with_its_cluster_and_goes_on_with_another() -> None:
     found = spec()
     assert (found["shutdownAfterJobFinishes"], found["backoffLimit"], found["submissionMode"]) == (True, 3, "HTTPMode")
-    assert found["rayClusterSpec"]["authOptions"] == {"mode": "token", "secretName": "llm-serving-ray-token"}
+    assert found["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     assert "authOptions" not in spec({"security": {"ray": {"auth": "none"}}})["rayClusterSpec"]
 
 

@@ -81,7 +81,8 @@ ttlSecondsAfterFinished: 60
 rayClusterSpec:
   rayVersion: {{ $root.Values.rayVersion | quote }}
   {{- if eq $root.Values.security.ray.auth "token" }}
-  authOptions: {mode: token, secretName: {{ include "llm-serving.rayTokenSecret" $root }}}
+  # KubeRay makes a token. It needs one to stop the job at `helm uninstall`, when the release's own is gone already.
+  authOptions: {mode: token}
   {{- end }}
   headGroupSpec:
     serviceType: ClusterIP
