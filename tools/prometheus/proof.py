@@ -55,7 +55,9 @@ def _of_panel(server: Prometheus, expression: Expression, excused: list[Need]) -
     if server.values(expression.promql):
         return ""
     empty = _empty(server, expression)
-    if empty and all(_excused(one, excused) for one in empty):
+    # Series of what is lacking may be there from an earlier time, and stand still.
+    suspects = empty or expressions.selectors(server.parsed(expression.promql))
+    if suspects and all(_excused(one, excused) for one in suspects):
         return ""
     return _told(expression, empty) if empty else f"{expression.place}: its series give no number: {expression.promql}"
 

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from tools.ports import free_port
+from tools.prometheus import proof
 from tools.prometheus.expressions import Selector
 from tools.prometheus.plot import amount, draw, legend, stretches
 from tools.prometheus.proof import NEEDS, Need, needs, without_data
@@ -104,6 +105,14 @@ def test_only_what_is_lacking_here_is_excused(server: Prometheus) -> None:
     assert without_data(server, objects, ["karpenter"]) == ["test: panel 0: no series of DCGM_FI_DEV_FAN_SPEED"]
     mixed = rendered("avg(DCGM_FI_DEV_FAN_SPEED) + nobodys")
     assert without_data(server, mixed, ["gpu"]) == ["test: panel 0: no series of DCGM_FI_DEV_FAN_SPEED, nobodys"]
+
+
+def test_series_of_what_is_lacking_may_stand_still(server: Prometheus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "needs", lambda: {"late": Need("whoever is late", ("late_seconds_.*",))})
+    quantile = "histogram_quantile(0.9, rate(late_seconds_bucket[1m]))"
+    assert without_data(server, rendered(quantile), ["late"]) == []
+    mixed = f"{quantile} + sum(asked_total)"
+    assert without_data(server, rendered(mixed), ["late"]) == [f"test: panel 0: its series give no number: {mixed}"]
 
 
 def test_an_alert_that_is_silent_needs_series_all_the_same(server: Prometheus) -> None:
