@@ -62,7 +62,7 @@ def test_documents_are_there_after_a_stop(release: Release) -> None:
     with release.forwarded() as client:
 
         def searched() -> tuple[list[str], list[str]]:
-            answer = client.post(f"/v1/rag/{PIPELINE}/search", json={"question": QUESTION}).json()
+            answer = client.post(f"/v1/rag/{PIPELINE}/search", json={"query": QUESTION}).json()
             return [one["document"] for one in answer["results"]], answer["degraded"]
 
         until("it is gone", searched, lambda seen: not seen[0] and "retrieval" in seen[1], CHANGE_TIMEOUT_S)
