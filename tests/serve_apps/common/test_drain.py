@@ -18,9 +18,12 @@ NODE = "ab" * 28
 @pytest.fixture
 def raylet() -> Iterator[subprocess.Popen[bytes]]:
     """A process that looks like a raylet, and ends a minute later or when it is told."""
-    program = "import sys; sys.stdin.read(1)"
+    program = "import sys; print(flush=True); sys.stdin.read(1)"
     command = ["raylet", "-c", program, "--node_id=" + NODE]
-    with subprocess.Popen(command, executable=sys.executable, stdin=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, executable=sys.executable, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout
+        process.stdout.readline()  # until then /proc may not know its arguments
         yield process
         process.kill()
 
