@@ -69,6 +69,8 @@ def main() -> int:
     write(document, arguments.output)
     print(report.markdown(document))
     say(f"written to {arguments.output}")
+    if document["stopped"]:
+        return 130
     return 1 if document["failures"] else 0
 
 
@@ -108,16 +110,26 @@ def _groups(text: str) -> tuple[str, ...]:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything; the document."""
+    """Measure everything; the document. Of a run that is stopped, what its complete rounds have.
+
+    Raises:
+        KeyboardInterrupt: it was stopped before a round was complete.
+    """
     before = machine()
     mock, on_model = Rounds(), Rounds()
     titles: dict[str, str] = {}
     memory: dict[str, dict[str, Any]] = {}
-    with measures.client() as client:
-        if arguments.mock:
-            mock_rounds(client, arguments, mock, titles, memory)
-        if arguments.real:
-            real_rounds(client, arguments.rounds, on_model, titles, memory)
+    stopped = False
+    try:
+        with measures.client() as client:
+            if arguments.mock:
+                mock_rounds(client, arguments, mock, titles, memory)
+            if arguments.real:
+                real_rounds(client, arguments.rounds, on_model, titles, memory)
+    except KeyboardInterrupt:
+        if not mock.complete and not on_model.complete:
+            raise
+        stopped = True
     return {
         **results.keys(mock.figures, on_model.figures, "ours"),
         "features_on": results.keys(mock.figures, on_model.figures, "features"),
@@ -125,7 +137,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "real": results.tables(on_model.figures, {name.removeprefix("real:"): title for name, title in titles.items()}),
         "memory_mb": memory,
         "failures": mock.failures | {f"real:{name}": problem for name, problem in on_model.failures.items()},
-        "rounds": arguments.rounds,
+        "stopped": stopped,
+        "rounds": min((rounds.complete for rounds in (mock, on_model) if rounds.figures), default=0),
         "machine": before,
         "versions": versions(),
         "command": shlex.join(["python", "-m", "bench.gateway", *sys.argv[1:]]),

@@ -38,22 +38,29 @@ class Rounds:
             except Failed as error:
                 self.leave_out(system.name, str(error))
 
+    @property
+    def complete(self) -> int:
+        """How many rounds every system has."""
+        return min((len(rounds) for measures in self.figures.values() for rounds in measures.values()), default=0)
+
     def run(self, systems: Sequence[System], rounds: int, measure: Callable[[System], dict[str, float]]) -> None:
-        """Measure every system ``rounds`` times."""
+        """Measure every system ``rounds`` times. Of a round that is interrupted nothing is kept."""
         for number in range(rounds):
+            found: dict[str, dict[str, float]] = {}
             for index in order(len(systems), number):
                 system = systems[index]
                 if system.name in self.failures:
                     continue
                 began = time.monotonic()
                 try:
-                    found = measure(system)
+                    found[system.name] = measure(system)
                 except Failed as error:
                     self.leave_out(system.name, str(error))
                     continue
-                for name, value in found.items():
-                    self.figures.setdefault(system.name, {}).setdefault(name, []).append(value)
                 say(f"  round {number + 1} of {rounds}: {system.title} ({time.monotonic() - began:.0f} s)")
+            for system_name, measures in found.items():
+                for name, value in measures.items():
+                    self.figures.setdefault(system_name, {}).setdefault(name, []).append(value)
 
     def leave_out(self, name: str, problem: str) -> None:
         """Drop a system that failed."""

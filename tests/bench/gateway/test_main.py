@@ -1,6 +1,7 @@
 """A real run, as short as it can be, of two systems that need nothing but this machine."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,25 @@ def test_a_quick_run_measures_two_systems_and_writes_three_files(tmp_path: Path)
     assert (document["failures"], document["real"], document["rounds"]) == ({}, {}, 1)
     assert (tmp_path / "gateway.md").read_text() in done.stdout
     assert (tmp_path / "gateway.svg").read_text().startswith("<svg")
+
+
+def test_a_run_that_is_stopped_writes_its_complete_rounds(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.gateway", "--quick", "--rounds", "100", "--systems", "direct,haproxy"]
+    command += ["--output", str(tmp_path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "round 2 of 100" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        process.stderr.read()
+    assert process.returncode == 130, said
+    document = json.loads((tmp_path / "gateway.json").read_text())
+    assert document["stopped"]
+    assert 1 <= document["rounds"] < 100
+    assert len(document["systems"]["haproxy"]["measures"]["unary_per_s"]["rounds"]) == document["rounds"]
 
 
 def test_a_system_that_does_not_exist_is_refused_with_those_that_do() -> None:

@@ -40,3 +40,18 @@ def test_a_system_that_fails_is_left_out_whole_and_the_others_are_measured(capsy
     assert rounds.failures == {"a": "a: 1 of 2 requests failed: HTTP/1.1 500"}
     assert asked.count("a") == 2
     assert "left out: a: 1 of 2 requests failed: HTTP/1.1 500" in capsys.readouterr().err
+
+
+def test_of_a_round_that_is_interrupted_nothing_is_kept() -> None:
+    rounds, asked = Rounds(), []
+
+    def measure(one: System) -> dict[str, float]:
+        asked.append(one.name)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return {"cost": float(len(asked))}
+
+    with pytest.raises(KeyboardInterrupt):
+        rounds.run([system("a"), system("b")], 3, measure)
+    assert rounds.figures == {"a": {"cost": [1.0]}, "b": {"cost": [2.0]}}
+    assert rounds.complete == 1
