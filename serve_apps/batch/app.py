@@ -1,5 +1,6 @@
 """The front door of the batch app."""
 
+import os
 import uuid
 from typing import Any
 
@@ -24,6 +25,8 @@ from serve_apps.common.middleware import ASGIApp
 from serve_apps.common.secrets import InternalCredential
 
 _LEASE_PREFIX = "llm-batch:"
+#: How far a replica stands back from what shares its cores: the gateway, above all, has clients who wait. See nice(1).
+NICENESS = 10
 
 
 class RayMetrics:
@@ -47,6 +50,7 @@ class BatchServer:
 
     def __init__(self, args: BatchArgs) -> None:
         logging.configure()
+        os.nice(NICENESS)  # of this thread, which is the one that works on requests and batches, and its children
         self._credential = InternalCredential()
         self._credential.value()  # fail now, not at the first request
         self._settings: BatchSettings | None = None

@@ -18,10 +18,23 @@ def args(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BatchArgs:
     return BatchArgs(gateway_url="http://127.0.0.1:8000", storage=f"file://{tmp_path}/storage")
 
 
+@pytest.fixture(autouse=True)
+def niceness(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What replicas added to their niceness; they are in this process."""
+    added: list[int] = []
+    monkeypatch.setattr("os.nice", added.append)
+    return added
+
+
 def test_the_application_is_one_deployment_named_batch(args: BatchArgs) -> None:
     app = build_app(args)
     assert isinstance(app, Application)
     assert app._bound_deployment.name == "Batch"
+
+
+def test_a_replica_stands_back_from_what_shares_its_cores(args: BatchArgs, niceness: list[int]) -> None:
+    BatchServer(args)
+    assert niceness == [10]
 
 
 def test_new_settings_are_in_force_and_wrong_ones_change_nothing(args: BatchArgs) -> None:
