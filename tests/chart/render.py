@@ -58,31 +58,40 @@ def render_chart(
     values: Mapping[str, Any] | None = None,
     *,
     files: Sequence[Path] = (),
+    settings: Sequence[str] = (),
     release: str = "llm-serving",
     namespace: str = "ray-system",
     kubernetes: str = "",
 ) -> list[dict[str, Any]]:
     """The objects of a release. The same arguments give the same objects, random Secrets included.
 
-    ``kubernetes`` is the version that the chart is told; Helm's own unless given.
+    ``values`` are laid over the ``files``, and the ``settings``, as of ``--set``, over both. ``kubernetes`` is the version that the chart is told; Helm's own unless given.
 
     Raises:
         RenderRefused: The chart or its schema refuses the values.
         AssertionError: An object does not fit its Kubernetes schema.
     """
-    return _objects(_rendered(json.dumps(values or {}), tuple(files), release, namespace, kubernetes))
+    asked = json.dumps(values or {}), tuple(files), tuple(settings), release, namespace, kubernetes
+    return _objects(_rendered(*asked))
 
 
 @functools.cache
-def _rendered(values: str, files: tuple[Path, ...], release: str, namespace: str, kubernetes: str) -> str:
+def _rendered(
+    values: str, files: tuple[Path, ...], settings: tuple[str, ...], release: str, namespace: str, kubernetes: str
+) -> str:
     """What helm prints, once its objects have been found valid."""
-    printed = _printed(json.loads(values), files, release, namespace, kubernetes)["manifest"]
+    printed = _printed(json.loads(values), files, settings, release, namespace, kubernetes)["manifest"]
     validate_objects(_objects(printed))
     return printed
 
 
 def _printed(
-    values: Mapping[str, Any] | None, files: Sequence[Path], release: str, namespace: str, kubernetes: str = ""
+    values: Mapping[str, Any] | None,
+    files: Sequence[Path],
+    settings: Sequence[str] = (),
+    release: str = "llm-serving",
+    namespace: str = "default",
+    kubernetes: str = "",
 ) -> dict[str, str]:
     """The ``manifest`` that ``helm template`` prints, and the ``notes`` of ``helm install``, by a Helm that stays.
 
@@ -95,6 +104,7 @@ def _printed(
         "namespace": namespace,
         "kubernetes": kubernetes,
         "files": [str(file) for file in files],
+        "settings": list(settings),
         "stdin": yaml.dump(values or {}, Dumper=yaml.CSafeDumper),
     }
     answer: dict[str, str] = json.loads(_resident_helm().ask(f"{json.dumps(asked)}\n"))
@@ -117,7 +127,7 @@ def notes(
 ) -> str:
     """What an install prints when it is done; on the cluster of ``kubeconfig``, or on one that Helm imagines."""
     if kubeconfig is None:
-        return _printed(values, files, "llm-serving", "default")["notes"].strip() + "\n"
+        return _printed(values, files)["notes"].strip() + "\n"
     dry_run = ("--dry-run=server", f"--kubeconfig={kubeconfig}")
     return helm("install", "llm-serving", str(CHART), *dry_run, values=values, files=files).partition("\nNOTES:\n")[2]
 

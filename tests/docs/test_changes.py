@@ -10,10 +10,9 @@ import pytest
 import yaml
 
 from serve_apps.common.config import Config
+from tests.chart.render import RenderRefused, render_chart
 from tests.docs.markdown import REPOSITORY
 from tools.chart.values import Model, Values, WorkerGroup
-from tools.demo.rendered import helm_template
-from tools.gotools import helm
 
 FILE = REPOSITORY / "docs" / "changes.md"
 VALUES = [REPOSITORY / "values" / name for name in ("rag.yaml", "environments/eks-prod.yaml")]
@@ -67,7 +66,7 @@ def effects() -> list[str]:
 
 @pytest.fixture(scope="module")
 def before() -> Objects:
-    return helm_template(helm(), VALUES, SETTINGS)
+    return render_chart(files=VALUES, settings=SETTINGS)
 
 
 @pytest.mark.parametrize("row", rows(), ids=str)
@@ -120,8 +119,8 @@ def _leaves(path: str, value: object) -> Iterator[str]:
 def after(settings: list[str]) -> Objects | None:
     """The objects with ``settings``; None if Helm refuses them."""
     try:
-        return helm_template(helm(), VALUES, [*SETTINGS, *settings])
-    except ValueError:
+        return render_chart(files=VALUES, settings=[*SETTINGS, *settings])
+    except RenderRefused:
         return None
 
 
