@@ -25,7 +25,8 @@ from serve_apps.common.middleware import ASGIApp
 from serve_apps.common.secrets import InternalCredential
 
 _LEASE_PREFIX = "llm-batch:"
-#: How far a replica stands back from what shares its cores: the gateway, above all, has clients who wait. See nice(1).
+#: Added to the niceness that Ray gives its workers (15), up to nice(2)'s 19: the gateway, which shares the cores, has
+#: clients who wait.
 NICENESS = 10
 
 
