@@ -58,6 +58,12 @@ def test_haproxy_and_direct_streaming_are_on_everywhere() -> None:
         )
 
 
+def test_requests_yield_to_nothing_of_ray_but_on_the_head() -> None:
+    niceness = {name: environment(group).get("RAY_worker_niceness") for name, group in groups(CPU_MODELS).items()}
+    assert niceness.pop("head") is None
+    assert set(niceness.values()) == {"0"}
+
+
 def test_only_cpu_models_get_vllms_cpu_settings() -> None:
     settings = {
         name: {key: value for key, value in environment(group).items() if key.startswith(("VLLM_", "OMP_", "TORCH_"))}

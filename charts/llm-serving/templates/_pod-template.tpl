@@ -92,6 +92,10 @@ Scope: as llm-serving.podTemplate. */ -}}
 - name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS
   value: "5,10,25,50,100,250,500,1000,2500,5000,10000,30000,60000,120000,300000,600000"
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+{{- if ne .role "head" }}
+# Ray's niceness of 15 lets its own processes go before; here they would go before requests.
+- {name: RAY_worker_niceness, value: "0"}
+{{- end }}
 # Nothing runs on the head that could finish first, and a worker has drained in its preStop hook.
 - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: "0"}
 {{- if eq .spec.type "cpu" }}
