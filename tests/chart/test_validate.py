@@ -876,6 +876,16 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "set it, or leave resources out",
         group("l40s-x4", resources={"requests": {"cpu": "8"}, "limits": {"nvidia.com/gpu": 4}}),
     ),
+    "resources without requests and limits": (
+        {"head": {"resources": {"cpu": 4}}},
+        "head.resources.cpu: not one of requests, limits and claims; set head.resources.requests.cpu, or limits",
+        {"head": {"resources": {"requests": {"cpu": 4}}}},
+    ),
+    "resources in a unit that Kubernetes does not have": (
+        {"redis": {"resources": {"limits": {"memory": "1GB"}}}},
+        "redis.resources.limits.memory: not a quantity, got 1GB; write it as Kubernetes does, for example 16Gi or 500m",
+        {"redis": {"resources": {"limits": {"memory": "1G"}}}},
+    ),
     "least replicas beyond the group": (
         {**chat(replicas={"min": 3, "max": 3}), **group("l4", maxReplicas=2)},
         "workerGroups.l4.maxReplicas: the models' least replicas need 3 x L4, but workers of 1 have 2 at most; "
@@ -977,6 +987,12 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "models.provider.url: missing; set where the model answers, for example https://api.example.com",
         elsewhere("external"),
     ),
+    "an external model at a bare host": (
+        elsewhere("external", url="api.example.com"),
+        "models.provider.url: not an address, got api.example.com; set http(s)://host:port, without a query and a / at "
+        "its end",
+        elsewhere("external", url="https://api.example.com/openai"),
+    ),
     "a standalone model without an address or weights": (
         {"models": {"chat": {"runtime": "standalone", "accelerator": {"type": "L4"}}}},
         "models.chat.source: missing; set hf://org/name[@revision], s3://bucket/path, gs://bucket/path, "
@@ -1026,6 +1042,12 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "models.chat.sampling.max_tokens: vLLM's own server would cut every answer there, also of requests that ask "
         "for more; leave it out, or set maxTokens of tenants",
         chat(runtime="standalone", sampling={"temperature": 0}),
+    ),
+    "an argument of vLLM as a flag": (
+        chat(engine={"extra": {"scheduling-policy": "priority"}}),
+        "models.chat.engine.extra.scheduling-policy: vLLM's arguments are written with underscores; "
+        "set scheduling_policy",
+        chat(engine={"extra": {"scheduling_policy": "priority"}}),
     ),
     "an argument of a standalone model as a flag": (
         chat(runtime="standalone", engine={"extra": {"api-key": "x"}}),
@@ -1184,6 +1206,12 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "security.jwt.audience: missing; set what the tokens have as aud",
         {"security": {"jwt": {"issuer": "https://login.example.com", "audience": "llm"}}},
     ),
+    "an issuer without an address": (
+        {"security": {"jwt": {"issuer": "login.example.com", "audience": "llm"}}},
+        "security.jwt.issuer: no URL, so nobody knows where its keys are, got login.example.com; set https://… as the "
+        "tokens have it, or jwksUrl",
+        {"security": {"jwt": {"issuer": "us", "audience": "llm", "jwksUrl": "https://login.example.com/keys"}}},
+    ),
     "an Ingress without keys": (
         ingress(host="llm.example.com", security={"auth": "none"}),
         "ingress.enabled: security.auth none would let anyone on the network in; set security.auth to apiKeys or jwt",
@@ -1193,6 +1221,12 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         ingress(host=""),
         "ingress.host: missing; set the host clients call",
         ingress(host="llm.example.com"),
+    ),
+    "an Ingress with a URL for a host": (
+        ingress(host="https://llm.example.com"),
+        "ingress.host: not a host, got https://llm.example.com; set a name like llm.example.com, in lower case and "
+        "without scheme, port and path",
+        ingress(host="*.example.com"),
     ),
     "an Ingress to a port on loopback": (
         ingress(host="llm.example.com", gateway={"host": "127.0.0.1"}),
@@ -1231,6 +1265,12 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         http_route(hostnames=[]),
         "httpRoute.hostnames: missing, so it would take the paths of every host of the Gateway; set [llm.example.com]",
         http_route(),
+    ),
+    "an HTTPRoute with a port in its host": (
+        http_route(hostnames=["llm.example.com", "llm.example.org:443"]),
+        "httpRoute.hostnames: not a host, got llm.example.org:443; set a name like llm.example.com, in lower case and "
+        "without scheme, port and path",
+        http_route(hostnames=["llm.example.com", "llm.example.org"]),
     ),
     "a dashboard that anyone may use": (
         dashboard(security={"ray": {"auth": "none"}}),
@@ -1292,6 +1332,11 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         {"redis": {"existingSecret": "our-redis"}},
         "redis.existingSecret: opens the Redis at redis.address, and there is none; set redis.address or leave it out",
         {"redis": {"address": "redis:6379", "existingSecret": "our-redis"}},
+    ),
+    "a Secret by a name that no Secret has": (
+        {"redis": {"address": "redis:6379", "existingSecret": "our_redis"}},
+        "redis.existingSecret: not the name of a Secret, got our_redis; use lower-case letters, digits, dashes and dots",
+        {"redis": {"address": "redis:6379", "existingSecret": "our.redis"}},
     ),
     "a pipeline without a store in a release without Milvus": (
         docs(vectorStore={}),

@@ -121,7 +121,7 @@ class Model(Config):
     """Who runs it: ray (Ray Serve), standalone (a Deployment of vLLM's own server; with a `url`, one of yours) or
     external (another provider at `url`); ray unless set. One at a `url` takes no source, accelerator or any other key
     of replicas."""
-    url: str | None = Field(None, pattern=r"^https?://[^?#]+[^/?#]$")
+    url: str | None = None
     """Where a model answers that the chart does not run, without the path: /v1/… is appended."""
     served_model: str | None = Field(None, min_length=1)
     """The name a model has at its `url`; the same as here unless set."""

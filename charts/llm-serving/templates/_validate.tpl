@@ -19,7 +19,7 @@ breaks by itself are the schema's. Each define below renders its subject's lines
       "pipelines" $pipelines
       "agents" $agents }}
 {{- $lines := list }}
-{{- range $subject := list "name" "names" "upgrade" "models" "parallelism" "prefill" "lora" "fit" "imageVolumes" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "batchJobs" "drain" "workerGroups" "nodePools" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
+{{- range $subject := list "name" "names" "upgrade" "models" "parallelism" "prefill" "lora" "fit" "imageVolumes" "standalone" "elsewhere" "gateway" "routes" "aliases" "tenants" "security" "rag" "pipelines" "agents" "agentTools" "agentCost" "graphs" "batch" "batchJobs" "drain" "workerGroups" "nodePools" "resources" "podTemplates" "ingress" "dashboard" "secrets" "redis" "milvus" }}
 {{- $lines = concat $lines (include (printf "llm-serving.validate.%s" $subject) $scope | splitList "\n") }}
 {{- end }}
 {{- $broken := list }}
@@ -206,9 +206,7 @@ models.{{ $other }}.parallelism.prefill: takes the ports that NIXL has in the wo
 {{ $path }}.sampling.max_tokens: vLLM's own server would cut every answer there, also of requests that ask for more; leave it out, or set maxTokens of tenants
 {{- end }}
 {{- range $key, $_ := $model.engine.extra }}
-{{- if contains "-" $key }}
-{{ $path }}.engine.extra.{{ $key }}: vLLM's arguments are written with underscores; set {{ replace "-" "_" $key }}
-{{- else if has $key (list "host" "port" "uds" "root_path" "middleware" "ssl_certfile" "override_generation_config") }}
+{{- if has $key (list "host" "port" "uds" "root_path" "middleware" "ssl_certfile" "override_generation_config") }}
 {{ $path }}.engine.extra.{{ $key }}: a standalone model's server is the chart's to set up; leave it out{{ if eq $key "override_generation_config" }}, and set sampling{{ end }}
 {{- end }}
 {{- end }}
@@ -306,6 +304,8 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 {{- end }}
 {{- if not $model.url }}
 {{ $path }}.url: missing; set where the model answers, for example https://api.example.com
+{{- else if not (regexMatch "^https?://[^?#]+[^/?#]$" $model.url) }}
+{{ $path }}.url: not an address, got {{ $model.url }}; set http(s)://host:port, without a query and a / at its end
 {{- else if hasSuffix "/v1" $model.url }}
 {{ $path }}.url: the gateway appends /v1/… itself, got {{ $model.url }}; set {{ trimSuffix "/v1" $model.url }}
 {{- end }}
@@ -375,7 +375,7 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 {{- end }}
 {{- end -}}
 
-{{- /* Engine arguments the chart derives from other keys. Scope: dict "path" "engine". */ -}}
+{{- /* Engine arguments as vLLM spells them, less those that the chart derives from other keys. Scope: dict "path" "engine". */ -}}
 {{- define "llm-serving.validate.engine" -}}
 {{- $owned := dict
       "model" "source"
@@ -396,7 +396,9 @@ standalone.prometheus: missing, and KEDA asks it how much there is to do; set it
 {{- $path := .path }}
 {{- $engine := .engine }}
 {{- range $key, $_ := .engine.extra }}
-{{- if hasKey $owned $key }}
+{{- if contains "-" $key }}
+{{ $path }}.engine.extra.{{ $key }}: vLLM's arguments are written with underscores; set {{ replace "-" "_" $key }}
+{{- else if hasKey $owned $key }}
 {{ $path }}.engine.extra.{{ $key }}: not set here; set {{ get $owned $key }}
 {{- else if hasKey $engine $key }}
 {{ $path }}.engine.extra.{{ $key }}: also set as engine.{{ $key }}; keep one
@@ -562,6 +564,9 @@ security.jwt: missing; with security.auth jwt set issuer and audience
 {{- if not (get $jwt $key) }}
 security.jwt.{{ $key }}: missing; set what the tokens have as {{ $key | trunc 3 }}
 {{- end }}
+{{- end }}
+{{- if and $jwt.issuer (not $jwt.jwksUrl) (not (regexMatch "^https?://" $jwt.issuer)) }}
+security.jwt.issuer: no URL, so nobody knows where its keys are, got {{ $jwt.issuer }}; set https://… as the tokens have it, or jwksUrl
 {{- end }}
 {{- end }}
 {{- end -}}
@@ -839,6 +844,26 @@ nodePools.{{ $name }}.limits: the least workers of its groups have {{ $least }} 
 {{- end }}
 {{- end -}}
 
+{{- /* What pods ask for. Kubernetes would drop a key that it does not know, and refuse a quantity only at the install. */ -}}
+{{- define "llm-serving.validate.resources" -}}
+{{- $values := .root.Values }}
+{{- $blocks := dict "head" $values.head.resources "redis" $values.redis.resources "milvus" $values.milvus.resources }}
+{{- range $name, $group := .groups }}{{ $_ := set $blocks (printf "workerGroups.%s" $name) $group.resources }}{{ end }}
+{{- range $owner, $resources := $blocks }}
+{{- $path := printf "%s.resources" $owner }}
+{{- range $key := without (keys $resources | sortAlpha) "requests" "limits" "claims" }}
+{{ $path }}.{{ $key }}: not one of requests, limits and claims; set {{ $path }}.requests.{{ $key }}, or limits
+{{- end }}
+{{- range $bound := list "requests" "limits" }}
+{{- range $resource, $quantity := get $resources $bound | default dict }}
+{{- if not (regexMatch "^[0-9]+(\\.[0-9]+)?(m|[kMGTPE]|[KMGTPE]i|[eE][-+]?[0-9]+)?$" (toString $quantity)) }}
+{{ $path }}.{{ $bound }}.{{ $resource }}: not a quantity, got {{ $quantity }}; write it as Kubernetes does, for example 16Gi or 500m
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* KubeRay's rules for pods, checked on the finished templates: an overlay can break them. KubeRay would find out
 only after the install, in a condition nobody waits for. */ -}}
 {{- define "llm-serving.validate.podTemplates" -}}
@@ -895,16 +920,29 @@ networkPolicy.clients: empty, so the {{ $way }}'s controller may not reach the g
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and $values.ingress.enabled (not $values.ingress.host) }}
+{{- if $values.ingress.enabled }}
+{{- with $values.ingress.host }}
+{{- include "llm-serving.validate.host" (dict "path" "ingress.host" "host" .) }}
+{{- else }}
 ingress.host: missing; set the host clients call
+{{- end }}
 {{- end }}
 {{- if $values.httpRoute.enabled }}
 {{- if not $values.httpRoute.parentRefs }}
 httpRoute.parentRefs: missing; set the Gateway it belongs to, for example [{name: public, namespace: gateways}]
 {{- end }}
-{{- if not $values.httpRoute.hostnames }}
+{{- range $values.httpRoute.hostnames }}
+{{- include "llm-serving.validate.host" (dict "path" "httpRoute.hostnames" "host" .) }}
+{{- else }}
 httpRoute.hostnames: missing, so it would take the paths of every host of the Gateway; set [llm.example.com]
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* A host as Kubernetes takes it. Scope: dict "path" "host". */ -}}
+{{- define "llm-serving.validate.host" -}}
+{{- if not (regexMatch "^(\\*\\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" .host) }}
+{{ .path }}: not a host, got {{ .host }}; set a name like llm.example.com, in lower case and without scheme, port and path
 {{- end }}
 {{- end -}}
 
@@ -916,7 +954,9 @@ httpRoute.hostnames: missing, so it would take the paths of every host of the Ga
 {{- if ne $values.security.ray.auth "token" }}
 dashboard.ingress.enabled: without a token whoever finds the host could run code in the pods; set security.ray.auth to token
 {{- end }}
-{{- if not $ingress.host }}
+{{- with $ingress.host }}
+{{- include "llm-serving.validate.host" (dict "path" "dashboard.ingress.host" "host" .) }}
+{{- else }}
 dashboard.ingress.host: missing; set the host it is called by
 {{- end }}
 {{- if not $ingress.tls }}
@@ -928,14 +968,19 @@ networkPolicy.dashboardClients: empty, so the controller of dashboard.ingress ma
 {{- end }}
 {{- end -}}
 
-{{- /* Each Secret comes from one place. */ -}}
+{{- /* Each Secret has a name, and comes from one place. */ -}}
 {{- define "llm-serving.validate.secrets" -}}
 {{- $security := .root.Values.security }}
 {{- $blocks := dict "redis" .root.Values.redis "milvus" .root.Values.milvus }}
 {{- range $key := list "apiKeys" "huggingFace" "internal" "ray" "tools" "upstreams" }}
 {{- $_ := set $blocks (printf "security.%s" $key) (get $security $key) }}
 {{- end }}
+{{- range $name, $pipeline := .pipelines }}{{ $_ := set $blocks (printf "rag.%s.ingest" $name) ($pipeline.ingest | default dict) }}{{ end }}
+{{- range $name, $job := include "llm-serving.batchJobs" .root | fromYaml }}{{ $_ := set $blocks (printf "batch.jobs.%s" $name) $job }}{{ end }}
 {{- range $path, $block := $blocks }}
+{{- if and $block.existingSecret (not (regexMatch "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" $block.existingSecret)) }}
+{{ $path }}.existingSecret: not the name of a Secret, got {{ $block.existingSecret }}; use lower-case letters, digits, dashes and dots
+{{- end }}
 {{- if and $block.existingSecret $block.externalKey }}
 {{ $path }}.externalKey: existingSecret names a Secret already, got {{ $block.existingSecret }} and {{ $block.externalKey }}; keep one of the two
 {{- else if and $block.externalKey (not $security.externalSecrets.store.name) }}
