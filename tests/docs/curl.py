@@ -1,18 +1,16 @@
 """The curl commands of our Markdown files, asked of a gateway."""
 
-import re
 import subprocess
 from pathlib import Path
 
+from tests.docs.markdown import shell_lines
 from tests.serve_apps.gateway.conftest import GatewayServer
 from tests.serve_apps.gateway.servers import PATIENCE_S
 
 
 def curls(file: Path) -> list[str]:
     """The curl commands of a file, as a shell reads them."""
-    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", file.read_text())
-    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
-    return [line for line in lines if line.startswith("curl ")]
+    return [line for line in shell_lines(file.read_text()) if line.startswith("curl ")]
 
 
 def ask(command: str, gateway: GatewayServer) -> str:

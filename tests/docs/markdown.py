@@ -21,11 +21,19 @@ def prose(file: Path) -> str:
     return re.sub(r"(?ms)^```.*?^```$", "", file.read_text())
 
 
+def blocks(text: str, language: str) -> list[str]:
+    """The code blocks of a language, in the order of the text."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text)
+
+
+def shell_lines(text: str) -> list[str]:
+    """The lines of the ``sh`` blocks as a shell reads them: what a backslash continues is one line."""
+    return [line for block in blocks(text, "sh") for line in re.sub(r"\\\n\s*", "", block).splitlines()]
+
+
 def commands(file: Path) -> list[list[str]]:
-    """The commands in a file's ``sh`` blocks, split into words."""
-    blocks = re.findall(r"(?ms)^```(?:sh|bash|console|shell)\n(.*?)^```$", file.read_text())
-    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
-    return [words for line in lines if (words := shlex.split(line.removeprefix("$ "), comments=True))]
+    """A file's commands, split into words."""
+    return [words for line in shell_lines(file.read_text()) if (words := shlex.split(line, comments=True))]
 
 
 def anchors(file: Path) -> set[str]:

@@ -12,7 +12,7 @@ from serve_apps.agent.config import Agents, Limits
 from serve_apps.common import metrics
 from serve_apps.common.protocol import INTERNAL_HEADER
 from serve_apps.common.secrets import InternalCredential
-from tests.docs.markdown import REPOSITORY
+from tests.docs.markdown import REPOSITORY, blocks, shell_lines
 from tests.serve_apps.agent.conftest import credential, gateway_url, models  # noqa: F401  # fixtures
 from tests.serve_apps.agent.fake_models import TOKEN, FakeModels, Says
 from tests.serve_apps.agent.replica import app_of
@@ -25,14 +25,6 @@ TURNS = (
     Says({"tool": "answer"}),
     Says("It is 42."),
 )
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", TEXT)
-
-
-def commands() -> list[str]:
-    return [line for block in blocks("sh") for line in re.sub(r"\\\n\s*", "", block).splitlines()]
 
 
 def run(command: str, url: str, run_id: str) -> str:
@@ -58,7 +50,7 @@ def test_a_command_gets_an_answer(
     models: FakeModels,  # noqa: F811
 ) -> None:
     models.script = [*TURNS, *TURNS, *TURNS]
-    whole, streamed, start, show, delete = commands()
+    whole, streamed, start, show, delete = shell_lines(TEXT)
     with serving(app_of("replica", gateway_url, redis_server.url, tmp_path), lifespan="on") as url:
         answer = json.loads(run(whole, url, ""))
         assert (answer["end_reason"], answer["steps"][0]["result"]) == ("answered", "42")
@@ -69,7 +61,7 @@ def test_a_command_gets_an_answer(
 
 
 def test_the_tools_and_limits_shown_are_accepted() -> None:
-    shown, weather, tickets, _, graph, limits = blocks("yaml")
+    shown, weather, tickets, _, graph, limits = blocks(TEXT, "yaml")
     helper = yaml.safe_load(shown)["agent"]["helper"]
     helper["tools"] |= yaml.safe_load(weather) | yaml.safe_load(tickets)
     helper |= yaml.safe_load(limits)

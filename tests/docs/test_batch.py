@@ -17,7 +17,7 @@ from serve_apps.batch.dedicated import MAX_PASSES
 from serve_apps.batch.lines import MAX_ERRORS
 from serve_apps.batch.objects import OVER
 from serve_apps.common import metrics
-from tests.docs.markdown import REPOSITORY
+from tests.docs.markdown import REPOSITORY, blocks, shell_lines
 from tests.serve_apps.batch.replica import replica_of
 from tests.serve_apps.gateway.conftest import GatewayServer, gateway, upstream  # noqa: F401  # fixtures
 from tests.serve_apps.gateway.fake_vllm import vllm
@@ -26,14 +26,6 @@ from tools.demo.rendered import helm_template
 from tools.gotools import helm
 
 TEXT = (REPOSITORY / "docs" / "batch.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", TEXT)
-
-
-def commands() -> list[str]:
-    return [line for block in blocks("sh") for line in re.sub(r"\\\n\s*", "", block).splitlines()]
 
 
 @dataclass
@@ -70,7 +62,7 @@ def shell(
     upstream: Callable[[Behaviour], tuple[Upstream, str]],  # noqa: F811
     tmp_path: Path,
 ) -> Iterator[Shell]:
-    (tmp_path / "requests.jsonl").write_text(blocks("json")[0])
+    (tmp_path / "requests.jsonl").write_text(blocks(TEXT, "json")[0])
     _, model = upstream(vllm)
     running = gateway({})
     replica = replica_of(running.url, f"file://{tmp_path}/storage", tmp_path)
@@ -80,7 +72,7 @@ def shell(
 
 
 def test_a_command_gets_an_answer(shell: Shell) -> None:
-    upload, create, show, content, cancel, listing, delete, *_ = commands()
+    upload, create, show, content, cancel, listing, delete, *_ = shell_lines(TEXT)
     file = json.loads(shell.curl(upload))["id"]
     batch = json.loads(shell.curl(create, FILE=file))
     assert (batch["status"], batch["completion_window"]) == ("validating", "24h")
@@ -96,20 +88,20 @@ def test_a_command_gets_an_answer(shell: Shell) -> None:
 
 
 def test_openais_client_gets_one(shell: Shell) -> None:
-    (program,) = blocks("python")
+    (program,) = blocks(TEXT, "python")
     status, *_ = shell.run(sys.executable, "-c", program).splitlines()
     assert status == "completed BatchRequestCounts(completed=1, failed=0, total=1)"
 
 
 def test_the_command_line_answers_a_file(shell: Shell) -> None:
-    words = commands()[-1].replace("$URL", shell.url).split()
+    words = shell_lines(TEXT)[-1].replace("$URL", shell.url).split()
     shell.run(sys.executable, *words[1:])
     (answer,) = (shell.folder / "answers.jsonl").read_text().splitlines()
     assert json.loads(answer)["custom_id"] == "one"
 
 
 def test_the_settings_shown_are_accepted_and_the_numbers_told_are_the_defaults() -> None:
-    block = yaml.safe_load(blocks("yaml")[0])["batch"]
+    block = yaml.safe_load(blocks(TEXT, "yaml")[0])["batch"]
     shown = {key: value for key, value in block.items() if key not in ("enabled", "storage")}
     assert BatchSettings.model_validate(shown) == BatchSettings()
     assert f"{BatchSettings().retention_hours} hours" in TEXT
@@ -117,7 +109,7 @@ def test_the_settings_shown_are_accepted_and_the_numbers_told_are_the_defaults()
 
 
 def test_the_job_shown_is_rendered(tmp_path: Path) -> None:
-    (tmp_path / "values.yaml").write_text(blocks("yaml")[1])
+    (tmp_path / "values.yaml").write_text(blocks(TEXT, "yaml")[1])
     (job,) = (one for one in helm_template(helm(), [tmp_path / "values.yaml"]) if one["kind"] == "RayJob")
     assert job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] == 4
     assert (job["spec"]["backoffLimit"], MAX_PASSES) == (3, 4)

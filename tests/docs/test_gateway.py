@@ -12,7 +12,7 @@ import yaml
 from serve_apps.common.protocol import TASK_PATHS
 from tests.chart.render import VALUES, application, render_chart
 from tests.docs.curl import ask, curls
-from tests.docs.markdown import REPOSITORY, commands
+from tests.docs.markdown import REPOSITORY, blocks, commands
 from tests.serve_apps.gateway.conftest import GatewayServer, gateway, upstream  # noqa: F401  # fixtures
 from tests.serve_apps.gateway.servers import Answer
 
@@ -106,14 +106,14 @@ def test_the_paths_of_each_task_are_those_there_are() -> None:
             assert paths == told[task]
 
 
-@pytest.mark.parametrize("block", re.findall(r"(?ms)^```yaml\n(.*?)^```$", TEXT))
+@pytest.mark.parametrize("block", blocks(TEXT, "yaml"))
 def test_an_example_can_be_installed(block: str) -> None:
     assert render_chart(yaml.safe_load(block), files=[VALUES / "release.yaml"])
 
 
 def test_the_example_of_a_release_is_the_presets() -> None:
     preset = yaml.safe_load((VALUES / "release.yaml").read_text())["gateway"]["routes"]
-    (block,) = (block for block in re.findall(r"(?ms)^```yaml\n(.*?)^```$", TEXT) if "routes:" in block)
+    (block,) = (block for block in blocks(TEXT, "yaml") if "routes:" in block)
     assert yaml.safe_load(block)["gateway"]["routes"] == preset
 
 

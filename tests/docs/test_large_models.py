@@ -15,10 +15,10 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from serve_apps.llm.config import EngineArgs
 from tests.chart.render import VALUES, application, render_chart
-from tests.docs.markdown import REPOSITORY
+from tests.docs.markdown import REPOSITORY, blocks
 
 TEXT = (REPOSITORY / "docs" / "large-models.md").read_text()
-BLOCKS: list[dict[str, Any]] = [yaml.safe_load(block) for block in re.findall(r"(?ms)^```yaml\n(.*?)^```$", TEXT)]
+BLOCKS: list[dict[str, Any]] = [yaml.safe_load(block) for block in blocks(TEXT, "yaml")]
 EXAMPLES = [block for block in BLOCKS if block.keys() & {"models", "workerGroups"}]
 ENGINES = [block for block in BLOCKS if block not in EXAMPLES]
 #: What there has to be an example of.

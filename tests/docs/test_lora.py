@@ -9,7 +9,7 @@ import yaml
 
 from tests.chart.render import VALUES, application, render_chart
 from tests.docs.curl import ask, curls
-from tests.docs.markdown import REPOSITORY, commands
+from tests.docs.markdown import REPOSITORY, blocks, commands
 from tests.serve_apps.gateway.conftest import GatewayServer, gateway, upstream  # noqa: F401  # fixtures
 from tests.serve_apps.gateway.fake_vllm import vllm
 
@@ -43,7 +43,7 @@ def test_all_curl_commands_are_found() -> None:
     assert len(curls(FILE)) == sum(words[0] == "curl" for words in commands(FILE)) == len(EXPECTED)
 
 
-@pytest.mark.parametrize("block", re.findall(r"(?ms)^```yaml\n(.*?)^```$", TEXT))
+@pytest.mark.parametrize("block", blocks(TEXT, "yaml"))
 def test_an_example_can_be_installed(block: str) -> None:
     assert render_chart(yaml.safe_load(block), files=[PRESET])
 

@@ -1,7 +1,6 @@
 """docs/rag.md, "Documents": its commands are run, one after the other, against a RAG app."""
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import yaml
 
 from serve_apps.common.protocol import INTERNAL_HEADER
 from tests.chart.render import application, of_kind, render_chart
-from tests.docs.markdown import REPOSITORY
+from tests.docs.markdown import REPOSITORY, blocks, shell_lines
 from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.rag.conftest import RagServer, credential, gateway, gateway_url, rag, store_uri  # noqa: F401
 from tests.serve_apps.rag.docx import docx, paragraph
@@ -25,9 +24,7 @@ SECTION = (REPOSITORY / "docs" / "rag.md").read_text().partition("## Documents\n
 
 def shell(pattern: str) -> list[str]:
     """The section's commands that begin like this, as a shell reads them."""
-    blocks = re.findall(r"(?ms)^```sh\n(.*?)^```$", SECTION)
-    lines = [line for block in blocks for line in re.sub(r"\\\n\s*", "", block).splitlines()]
-    return [line for line in lines if line.startswith(pattern)]
+    return [line for line in shell_lines(SECTION) if line.startswith(pattern)]
 
 
 @pytest.fixture
@@ -81,8 +78,7 @@ def test_a_folder_is_brought_in(rag: Callable[..., RagServer], folder: Path) -> 
 
 def test_its_examples_can_be_installed() -> None:
     preset = REPOSITORY / "values" / "rag.yaml"
-    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```$", SECTION)
-    sized, brought_in = (render_chart(yaml.safe_load(block), files=[preset]) for block in blocks)
+    sized, brought_in = (render_chart(yaml.safe_load(block), files=[preset]) for block in blocks(SECTION, "yaml"))
     _, reading = application(sized, "rag")["deployments"]
     assert reading["autoscaling_config"]["max_replicas"] == 8
     assert of_kind(brought_in, "CronJob")

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from tests.chart.render import application, render_chart
-from tests.docs.markdown import REPOSITORY
+from tests.docs.markdown import REPOSITORY, blocks
 from tests.docs.test_large_models import parsed
 
 TEXT = (REPOSITORY / "docs" / "weights.md").read_text()
-EXAMPLES: list[dict[str, Any]] = [yaml.safe_load(block) for block in re.findall(r"(?ms)^```yaml\n(.*?)^```$", TEXT)]
+EXAMPLES: list[dict[str, Any]] = [yaml.safe_load(block) for block in blocks(TEXT, "yaml")]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example["models"]["chat"]["source"])
@@ -28,7 +28,7 @@ def test_every_kind_of_source_has_a_line() -> None:
 
 
 def test_the_image_has_files_alone_and_a_layer_for_each_of_the_large_ones() -> None:
-    (recipe,) = re.findall(r"(?ms)^```dockerfile\n(.*?)^```$", TEXT)
+    (recipe,) = blocks(TEXT, "dockerfile")
     first, *copies = recipe.splitlines()
     assert first == "FROM scratch"
     assert all(re.fullmatch(r"COPY (\S+ )+/", line) for line in copies)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.docs.markdown import REPOSITORY, blocks
 from tests.serve.conftest import Service
 from tests.serve.waiting import until
-from tools.demo.rendered import REPOSITORY
 
-(PROGRAM,) = re.findall(r"(?ms)^```python\n(.*?)^```$", (REPOSITORY / "docs" / "large-models.md").read_text())
+(PROGRAM,) = blocks((REPOSITORY / "docs" / "large-models.md").read_text(), "python")
 #: What else is tried once the program of the document has run.
 MORE = """
 import json
