@@ -1335,7 +1335,8 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "a Secret by a name that no Secret has": (
         {"redis": {"address": "redis:6379", "existingSecret": "our_redis"}},
-        "redis.existingSecret: not the name of a Secret, got our_redis; use lower-case letters, digits, dashes and dots",
+        "redis.existingSecret: not the name of a Secret, got our_redis; use lower-case letters, digits, dashes and "
+        "dots",
         {"redis": {"address": "redis:6379", "existingSecret": "our.redis"}},
     ),
     "a pipeline without a store in a release without Milvus": (

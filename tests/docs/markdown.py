@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDERS = ("charts", "docs", "images", "tools", "values")
+FOLDERS = ("bench", "charts", "docs", "images", "tools", "values")
 FILES = sorted(
     [*REPOSITORY.glob("*.md"), *(file for folder in FOLDERS for file in (REPOSITORY / folder).rglob("*.md"))]
 )

@@ -34,10 +34,10 @@ PROVEN_BY = {
     r"(cosign|gpg|helm verify) .*": "tests/test_ci.py::test_the_documents_verify_what_this_workflow_signs",
     r".* -m tools\.prometheus\.plot .*": "tests/tools/prometheus/test_proof.py::test_panels_are_drawn",
     r"make lock": "tests/tools/test_lock.py::test_a_lock_has_all_that_its_intent_names",
-    r"make bench-gateway": (
+    r"make bench-gateway( ARGS=.*)?": (
         "tests/bench/gateway/test_main.py::test_a_quick_run_measures_two_systems_and_writes_three_files"
     ),
-    r"make bench-batch": "tests/bench/batch/test_main.py::test_a_short_run_leads_to_two_files",
+    r"make bench-batch( ARGS=.*)?": "tests/bench/batch/test_main.py::test_a_short_run_leads_to_two_files",
     r"make bench-rag DATA=.*": "tests/bench/rag/test_main.py::test_a_collection_leads_to_three_files",
     r"make bench-routing TRACE=.*": "tests/bench/routing/test_main.py::test_a_trace_leads_to_three_files",
     # Rewrites files; that it would change nothing is tested.
@@ -68,7 +68,9 @@ PROVEN_BY = {
     r"kubectl label namespace .* pod-security.*": (
         "tests/chart/test_pod_security.py::test_every_pod_of_each_feature_is_restricted"
     ),
-    r"kubectl .*wait .*": "tests/chart/test_notes.py::test_the_notes_say_what_is_served_how_to_wait_and_how_to_call",
+    r"(kubectl .*wait .*|kubectl .*port-forward svc/llm-serving-serve-svc 8000 &|export (URL|KEY)=.*)": (
+        "tests/chart/test_notes.py::test_the_notes_say_what_is_served_how_to_wait_and_how_to_call"
+    ),
     r"kubectl .*get rayservice .*": "tests/e2e/test_rolling.py::test_an_image_rolls_a_new_cluster",
     r"helm upgrade [^…]*": "tests/e2e/test_in_place.py::test_settings_and_routes_change_in_running_replicas",
     # The last resort: what makes it needless is proven.

@@ -1,7 +1,6 @@
 """docs/large-models.md: its examples are rendered, and vLLM's own parser reads its arguments."""
 
 import json
-import re
 from dataclasses import fields
 from typing import Any, get_args
 

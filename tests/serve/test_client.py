@@ -1,7 +1,6 @@
 """serve_apps.llm.client, by the program of docs/large-models.md, in a process of its own that joins the cluster."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -19,7 +19,7 @@ def main() -> int:
     """Build the images that are named; the exit code."""
     parser = argparse.ArgumentParser(prog="make images", description=__doc__)
     parser.add_argument("names", nargs="*", default=DEFAULT, metavar="NAME", help=f"of {', '.join(RELEASED)}")
-    parser.add_argument("--registry", default="", help="before every name, with its slash: registry.example.com/ml/")
+    parser.add_argument("--registry", default="", help="as in image.registry: registry.example.com/ml")
     parser.add_argument("--base", help="the image to build on; give its digest where images are released")
     parser.add_argument("--local", action="store_true", help=f"with buildah alone; knows {', '.join(IMAGES)}")
     arguments = parser.parse_args()
@@ -37,10 +37,11 @@ def main() -> int:
     except CannotBuild as error:
         print(f"images: {error}", file=sys.stderr)
         return 1
+    registry = f"{arguments.registry.rstrip('/')}/" if arguments.registry else ""
     for name in arguments.names:
         print(f"building {name} {version()} with {command[0]} …", file=sys.stderr, flush=True)
         image = IMAGES[name]
-        tagged = [*command, "--tag", f"{arguments.registry}{image.reference}"]
+        tagged = [*command, "--tag", f"{registry}{image.reference}"]
         if code := subprocess.run([*tagged, *image.arguments(arguments.base)], cwd=REPOSITORY, check=False).returncode:
             return code
     return 0

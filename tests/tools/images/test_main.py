@@ -11,7 +11,7 @@ from tools.images.__main__ import main
 def test_images_are_built_from_their_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "podman", works=True)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["images", "ray-vllm-cpu", "--registry", "example.com/ml/", "--base", "python@x"])
+    monkeypatch.setattr(sys, "argv", ["images", "ray-vllm-cpu", "--registry", "example.com/ml", "--base", "python@x"])
     assert main() == 0
     _, call = (tmp_path / "calls").read_text().splitlines()
     assert call == (
