@@ -36,15 +36,3 @@ def test_it_shows_the_internal_credential_and_has_no_other() -> None:
     assert [volume["secret"]["secretName"] for volume in spec["volumes"]] == ["our-token"]
     (mount,) = spec["containers"][0]["volumeMounts"]
     assert (mount["mountPath"], mount["readOnly"]) == ("/etc/llm-serving/secrets/internal", True)
-    assert spec["automountServiceAccountToken"] is False
-
-
-def test_it_may_run_under_the_restricted_standard() -> None:
-    spec = pod()["spec"]
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert spec["containers"][0]["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }

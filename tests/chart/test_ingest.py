@@ -94,18 +94,6 @@ def test_an_unreadable_document_does_not_start_it_again() -> None:
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [1])
 
 
-def test_it_may_run_under_the_restricted_standard() -> None:
-    spec = job()["spec"]["template"]["spec"]
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert spec["containers"][0]["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert spec["automountServiceAccountToken"] is False
-
-
 def test_its_pods_reach_the_gateway_and_nothing_else_of_the_release() -> None:
     objects = render_chart(values({"networkPolicy": {"enabled": True}}))
     policies = list(of_kind(objects, "NetworkPolicy").values())

@@ -40,6 +40,17 @@ def test_every_pod_of_each_feature_is_restricted(file: Path, restricted: ApiServ
     submit(restricted, list(pods(render_chart(files=[file])).values()))
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_no_pod_writes_to_its_root_file_system_and_only_the_head_has_a_token(file: Path) -> None:
+    for name, pod in pods(render_chart(files=[file])).items():
+        spec = pod["spec"]
+        containers = [*spec.get("initContainers", ()), *spec["containers"]]
+        assert all(one["securityContext"]["readOnlyRootFilesystem"] for one in containers), name
+        # The head's autoscaler changes its RayCluster; KubeRay makes the pod that empties Redis from the head's.
+        with_token = spec.get("automountServiceAccountToken") is not False
+        assert with_token == (name in ("head", "redis-cleanup")), name
+
+
 def test_every_pod_of_the_presets_is_restricted(restricted: ApiServer) -> None:
     found: list[Pod] = []
     for combination in COMBINATIONS:

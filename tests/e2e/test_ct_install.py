@@ -15,10 +15,6 @@ FILES = sorted((CHART / "ci").glob("*-values.yaml"))
 OUTPUT = FOLDER / "ct-install.txt"
 
 
-#: The label of the node with vLLM's image.
-MODELS_NODE = "llm-serving/models=true"
-
-
 @pytest.mark.timeout(INSTALL_TIMEOUT_S * 2 * len(FILES))
 def test_ct_installs_the_chart_with_every_file_in_ci(cluster: Target) -> None:
     """`ct install` installs the chart with each file of its ci folder, has `helm test` ask it, and removes it."""

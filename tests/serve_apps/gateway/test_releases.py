@@ -49,10 +49,6 @@ def route(weights: Weights, **rules: Any) -> dict[str, Any]:
     return {"versions": [{"model": name, "weight": weight} for name, weight in weights.items()], **rules}
 
 
-def nothing_off(_: str) -> frozenset[str]:
-    return frozenset()
-
-
 def planned(made: Releases, wish: Wish | None = None, path: str = CHAT, tenant: str = "acme", *off: str) -> Plan:
     return made.plan(path, wish or asks(), tenant, lambda _: frozenset(off))
 
