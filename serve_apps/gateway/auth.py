@@ -6,8 +6,8 @@ from typing import Literal
 from serve_apps.common.errors import InvalidRequest, Unauthenticated
 from serve_apps.common.protocol import BACKGROUND_HEADER, INTERNAL_HEADER, TENANT_HEADER
 from serve_apps.common.secrets import ApiKeys, InternalCredential
+from serve_apps.gateway.headers import RawHeaders, find
 from serve_apps.gateway.oidc import Tokens
-from serve_apps.gateway.request import RawHeaders, find
 
 #: The tenant of callers without a key, where keys are not asked for.
 ANONYMOUS = "anonymous"

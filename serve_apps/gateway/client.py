@@ -12,7 +12,8 @@ from serve_apps.common.errors import (
 from serve_apps.common.middleware import Message, Receive
 from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, SESSION_HEADER, TENANT_HEADER, VERSION_HEADER
 from serve_apps.gateway.admission import Held
-from serve_apps.gateway.request import Disconnected, RawHeaders, find
+from serve_apps.gateway.headers import RawHeaders, find
+from serve_apps.gateway.request import Disconnected
 
 #: How slowly a body may come in, in bytes a second, and for how long it may be slower still, in seconds. Who sends a
 #: byte now and then is cut after the grace, long before the time that any body has.

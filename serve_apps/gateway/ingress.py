@@ -24,12 +24,13 @@ from serve_apps.gateway.canary import Canary
 from serve_apps.gateway.config import GatewayArgs, RoutingTable, Tenant
 from serve_apps.gateway.control import build_control
 from serve_apps.gateway.exchange import Exchange
+from serve_apps.gateway.headers import RawHeaders, find, provider_headers, request_id_of, trace_of, upstream_headers
 from serve_apps.gateway.limits import Grant, Limits
 from serve_apps.gateway.metering import Meter, Usage
 from serve_apps.gateway.relay import Outbound, Relay, StreamBroken
 from serve_apps.gateway.releases import Candidate, Plan, Releases, falls_back
 from serve_apps.gateway.replicas import Replicas, Target
-from serve_apps.gateway.request import Disconnected, RawHeaders, Wish, find
+from serve_apps.gateway.request import Disconnected, Wish
 from serve_apps.gateway.shadow import Shadows
 from serve_apps.gateway.store import Store
 from serve_apps.gateway.telemetry import Telemetry
@@ -203,11 +204,11 @@ class Ingress:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send, behind_serve: bool) -> None:
-        request_id = request.request_id_of(scope["headers"])
+        request_id = request_id_of(scope["headers"])
         logged_request_id.set(request_id)
         exchange = Exchange(request_id, scope["method"], scope["path"])
         if self._traces:
-            exchange.span = tracing.received(request.trace_of(scope["headers"]))
+            exchange.span = tracing.received(trace_of(scope["headers"]))
         returned = behind_serve and find(scope["headers"], _REQUEST_ID_HEADER) == request_id.encode()
         echo = [] if returned else [(_REQUEST_ID_HEADER, request_id.encode())]
         call = _Call(scope, client.Intake(receive), send, exchange, scope["headers"], echo)
@@ -453,7 +454,7 @@ class Ingress:
             include_usage=not piped,  # for the meter; the client sees only what it asked for
         )
         if upstream.runtime == "external":
-            headers = request.provider_headers(call.headers, key=self._key_for(candidate), path=wish.path)
+            headers = provider_headers(call.headers, key=self._key_for(candidate), path=wish.path)
         else:
             headers = self._own_headers(call, aborts_itself=not piped)
             if candidate.adapter is not None:
@@ -484,7 +485,7 @@ class Ingress:
 
     def _own_headers(self, call: _Call, *, aborts_itself: bool) -> dict[str, str]:
         exchange = call.exchange
-        return request.upstream_headers(
+        return upstream_headers(
             call.headers,
             credential=self._credential.value(),
             tenant=exchange.tenant,

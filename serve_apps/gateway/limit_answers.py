@@ -5,7 +5,7 @@ import math
 from serve_apps.common.errors import RateLimited
 from serve_apps.gateway import gcra
 from serve_apps.gateway.gcra import Bounds, Outcome
-from serve_apps.gateway.request import RawHeaders
+from serve_apps.gateway.headers import RawHeaders
 
 #: When a tenant with too many requests under way may come back, in seconds: nobody knows when one ends.
 RUNNING_RETRY_S = 1

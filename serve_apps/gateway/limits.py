@@ -20,8 +20,9 @@ from redis.asyncio import Redis
 from serve_apps.gateway import gcra, limit_answers
 from serve_apps.gateway.config import Tenant
 from serve_apps.gateway.gcra import Bounds, Bucket, Counters, Outcome
+from serve_apps.gateway.headers import RawHeaders
 from serve_apps.gateway.metering import month, month_ends_in_s, month_key
-from serve_apps.gateway.request import RawHeaders, Wish
+from serve_apps.gateway.request import Wish
 from serve_apps.gateway.store import Script, Store, StoreDown, tenant_key
 from serve_apps.gateway.usage import Tokens
 

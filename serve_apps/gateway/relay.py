@@ -8,8 +8,9 @@ from serve_apps.common.middleware import Receive, Send
 from serve_apps.common.protocol import ABSENT_HEADER, DEGRADED_HEADER
 from serve_apps.gateway import refusals
 from serve_apps.gateway.exchange import Exchange
+from serve_apps.gateway.headers import RawHeaders
 from serve_apps.gateway.passage import Client, Passage
-from serve_apps.gateway.request import Disconnected, RawHeaders
+from serve_apps.gateway.request import Disconnected
 from serve_apps.gateway.upstream import Answer, Pool, Request, Unanswered, Unreachable, UpstreamError
 from serve_apps.gateway.usage import Reader
 

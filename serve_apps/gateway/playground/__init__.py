@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 
 from serve_apps.common.errors import MethodNotAllowed
-from serve_apps.gateway.request import RawHeaders
+from serve_apps.gateway.headers import RawHeaders
 
 _TYPES = {"html": b"text/html", "css": b"text/css", "js": b"text/javascript"}
 #: The files by path; scripts and styles have one of their own each, so that the policy need allow none in the page.

@@ -7,8 +7,8 @@ import pytest
 from serve_apps.common.errors import InvalidRequest, Unauthenticated
 from serve_apps.common.secrets import ApiKeys, InternalCredential, new_api_key
 from serve_apps.gateway.auth import Authenticator, Caller
+from serve_apps.gateway.headers import RawHeaders
 from serve_apps.gateway.oidc import Tokens
-from serve_apps.gateway.request import RawHeaders
 
 
 @pytest.fixture

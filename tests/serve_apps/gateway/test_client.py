@@ -14,7 +14,8 @@ from serve_apps.common.errors import (
 from serve_apps.common.middleware import Message, Receive
 from serve_apps.gateway.admission import Memory
 from serve_apps.gateway.client import GRACE_S, MIN_BYTES_PER_S, Intake, check, has_come, read_body
-from serve_apps.gateway.request import Disconnected, RawHeaders
+from serve_apps.gateway.headers import RawHeaders
+from serve_apps.gateway.request import Disconnected
 from tests.serve_apps.gateway.virtual_time import run
 
 LEFT: Message = {"type": "http.disconnect"}
