@@ -15,7 +15,7 @@ from serve_apps.common import metrics, secrets, tracing
 from serve_apps.common.errors import ServingError, Unavailable
 from serve_apps.common.logging import request_id as logged_request_id
 from serve_apps.common.middleware import ASGIApp, Message, Receive, Scope, Send
-from serve_apps.common.protocol import ABSENT_HEADER, ADAPTER_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
+from serve_apps.common.protocol import ABSENT_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
 from serve_apps.gateway import client, compat, playground, refusals, request, routing, tenants, usage
 from serve_apps.gateway.admission import HELD_BYTES, RETRY_AFTER_S, Held, Memory, Queues, Slots
 from serve_apps.gateway.affinity import Affinity
@@ -24,10 +24,11 @@ from serve_apps.gateway.canary import Canary
 from serve_apps.gateway.config import GatewayArgs, RoutingTable, Tenant
 from serve_apps.gateway.control import build_control
 from serve_apps.gateway.exchange import Exchange
-from serve_apps.gateway.headers import RawHeaders, find, provider_headers, request_id_of, trace_of, upstream_headers
+from serve_apps.gateway.headers import RawHeaders, find, request_id_of, trace_of
 from serve_apps.gateway.limits import Grant, Limits
 from serve_apps.gateway.metering import Meter, Usage
-from serve_apps.gateway.relay import Outbound, Relay, StreamBroken
+from serve_apps.gateway.outgoing import Outgoing
+from serve_apps.gateway.relay import Relay, StreamBroken
 from serve_apps.gateway.releases import Candidate, Plan, Releases, falls_back
 from serve_apps.gateway.replicas import Replicas, Target
 from serve_apps.gateway.request import Disconnected, Wish
@@ -112,8 +113,7 @@ class Ingress:
         self._routed: _Routed | None = None
         self._args = args
         self._authenticator = authenticator
-        self._credential = credential
-        self._upstream_keys = upstream_keys
+        self._outgoing = Outgoing(credential, upstream_keys)
         self._beside_proxy = beside_proxy
         self._telemetry = telemetry = Telemetry(serve_metrics)
         self._store = Store(args.redis, redis_password, on_down=self._show_store) if args.redis else None
@@ -345,7 +345,9 @@ class Ingress:
         """Ask the candidates in turn, until one begins to answer."""
         exchange = call.exchange
         if (shadow := plan.shadow) is not None:
-            self._shadows.send(shadow.version, lambda: self._outbound(call, wish, shadow, rules))
+            self._shadows.send(
+                shadow.version, lambda: self._outgoing.to_model(call.headers, exchange, wish, shadow, rules)
+            )
         for number, candidate in enumerate(plan.candidates):
             others = plan.candidates[number + 1 :]
             exchange.version = candidate.version
@@ -374,7 +376,9 @@ class Ingress:
             if exchange.asked_s == 0:
                 exchange.asked_s = time.perf_counter() - exchange.started_s
             target = self._replica_of(candidate, wish)
-            outbound = self._outbound(call, wish, candidate, rules, target, alternatives=bool(others))
+            outbound = self._outgoing.to_model(
+                call.headers, exchange, wish, candidate, rules, target, alternatives=bool(others)
+            )
             if not others:
                 wish.forget()
             try:
@@ -421,77 +425,14 @@ class Ingress:
             self._limits.settle(grant, 0)
 
     async def _pass_on(self, call: _Call, url: str, body: bytes) -> None:
-        exchange = call.exchange
-        # Serve cancels requests to every application of our own.
-        headers = self._own_headers(call, aborts_itself=False)
-        outbound = Outbound(exchange.method, url, headers, body, repeatable=False)
+        outbound = self._outgoing.to_application(call.headers, call.exchange, url, body)
         await self._relay.relay(
-            outbound, call.receive, call.send, exchange, call.echo, client=compat.connection(call.scope)
+            outbound, call.receive, call.send, call.exchange, call.echo, client=compat.connection(call.scope)
         )
 
     async def _body(self, call: _Call, held: Held, limit: int) -> bytes:
         return await client.read_body(
             call.receive, call.headers, max_bytes=limit, timeout_s=self._args.body_timeout_s, held=held
-        )
-
-    def _outbound(
-        self,
-        call: _Call,
-        wish: Wish,
-        candidate: Candidate,
-        rules: Tenant,
-        target: Target | None = None,
-        *,
-        alternatives: bool = False,
-    ) -> Outbound:
-        """What ``candidate`` is sent: the request as it came, but for what must differ there."""
-        upstream = candidate.upstream
-        piped = upstream.asks_here
-        body = wish.outbound(
-            model=None if piped else candidate.adapter or upstream.served_model or candidate.version,
-            max_tokens=rules.max_tokens,
-            priority=rules.priority if upstream.takes_priority else None,
-            include_usage=not piped,  # for the meter; the client sees only what it asked for
-        )
-        if upstream.runtime == "external":
-            headers = provider_headers(call.headers, key=self._key_for(candidate), path=wish.path)
-        else:
-            headers = self._own_headers(call, aborts_itself=not piped)
-            if candidate.adapter is not None:
-                headers[ADAPTER_HEADER] = candidate.adapter
-        return Outbound(
-            "POST",
-            candidate.url,
-            headers,
-            body,
-            repeatable=True,
-            target=target.address if target else None,
-            alternatives=alternatives,
-        )
-
-    def _key_for(self, candidate: Candidate) -> str:
-        """What an external upstream is shown; empty for one that wants nothing.
-
-        Raises:
-            Unavailable: it wants a key, and there is none to read.
-        """
-        name = candidate.upstream.credential
-        if name is None:
-            return ""
-        key = self._upstream_keys.value(name) if self._upstream_keys is not None else ""
-        if not key:
-            raise refusals.absent(candidate.version)
-        return key
-
-    def _own_headers(self, call: _Call, *, aborts_itself: bool) -> dict[str, str]:
-        exchange = call.exchange
-        return upstream_headers(
-            call.headers,
-            credential=self._credential.value(),
-            tenant=exchange.tenant,
-            request_id=exchange.request_id,
-            aborts_itself=aborts_itself,
-            trace=tracing.headers(exchange.span) if exchange.span is not None else None,
         )
 
     def _replica_of(self, candidate: Candidate, wish: Wish) -> Target | None:

@@ -395,7 +395,7 @@ def test_a_failure_of_ours_tells_nothing_of_our_inside(
     def fail(*_: object, **__: object) -> None:
         raise KeyError("a secret")
 
-    monkeypatch.setattr("serve_apps.gateway.ingress.upstream_headers", fail)
+    monkeypatch.setattr("serve_apps.gateway.outgoing.upstream_headers", fail)
     response = running.chat()
     assert response.status_code == 500
     assert "secret" not in response.text
