@@ -1,4 +1,4 @@
-"""Every rule of _validate.tpl: values that break it, with the whole message, and values nearby that do not."""
+"""Every rule of _validate*.tpl: values that break it, with the whole message, and values nearby that do not."""
 
 from copy import deepcopy
 from typing import Any

@@ -2,7 +2,7 @@
 
 Blocks an application reads are that application's own models, so chart and app cannot disagree. A field without a
 default has one in values.yaml and must not be nulled away; an optional one may be left out or null. Rules about two
-keys are in the chart's _validate.tpl, and so are those whose message should name what there is (accelerators,
+keys are in the chart's _validate*.tpl, and so are those whose message should name what there is (accelerators,
 sources). Docstrings describe the keys of named entries; values.yaml describes the rest.
 """
 
