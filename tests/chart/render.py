@@ -65,8 +65,8 @@ def render_chart(
 ) -> list[dict[str, Any]]:
     """The objects of a release. The same arguments give the same objects, random Secrets included.
 
-    ``values`` are laid over the ``files``, and the ``settings``, as of ``--set``, over both. ``kubernetes`` is the version
-    that the chart is told; Helm's own unless given.
+    ``values`` are laid over the ``files``, and the ``settings``, as of ``--set``, over both. ``kubernetes`` is the
+    version that the chart is told; Helm's own unless given.
 
     Raises:
         RenderRefused: The chart or its schema refuses the values.
