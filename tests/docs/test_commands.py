@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import FILES, REPOSITORY, commands
+from tests.docs.markdown import FILES, REPOSITORY, commands, name
 from tools.gotools import helm
 
 COMMANDS = sorted({shlex.join(words): words for file in FILES for words in commands(file)}.items())
@@ -132,6 +132,13 @@ def test_make_knows_its_targets(words: list[str]) -> None:
         [*words, "--dry-run"], cwd=REPOSITORY, capture_output=True, text=True, check=False, env=without_make()
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_the_release_is_in_one_namespace_in_all_documents(file: Path) -> None:
+    """So that commands of several pages, and of a runbook at night, can be pasted one after the other."""
+    named = re.findall(r"(?:kubectl|helm) .*?(?:-n|--namespace)[ =]([a-z][a-z-]*)", file.read_text())
+    assert set(named) <= {"ray-system", "kuberay-operator"}
 
 
 def without_make() -> dict[str, str]:
