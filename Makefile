@@ -26,7 +26,7 @@ ARGS ?=
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	    /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	    /^[a-z0-9-]+:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: environment ## Serve a preset on this machine and ask its documents (ASK="…" EXIT=1 PORT=8000 FILE=values/rag.yaml)
 	@$(RUN) -m tools.demo $(if $(ASK),--ask "$$ASK") $(if $(EXIT),--exit) $(if $(PORT),--port $(PORT)) \
