@@ -19,7 +19,9 @@ def main() -> int:
     parser.add_argument("--expires", metavar="YYYY-MM-DD", help="the day it ends on, in UTC (EXPIRES=2027-01-31)")
     given = parser.parse_args()
     if not TENANT.fullmatch(given.tenant):
-        return _refuse(f"the id {given.tenant!r} is not of lower-case letters, digits and inner hyphens")
+        return _refuse(
+            f"the id {given.tenant!r} is not of lower-case letters, digits and inner hyphens, as in ID=team-a"
+        )
     now = datetime.now(UTC)
     try:
         expires = date.fromisoformat(given.expires) if given.expires else None

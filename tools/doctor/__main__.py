@@ -36,7 +36,8 @@ def kubectl(*arguments: str) -> str:
     except subprocess.TimeoutExpired as slow:
         raise CannotAsk(f"kubectl {arguments[0]}: no answer within {TIMEOUT_S} s") from slow
     if done.returncode:
-        raise CannotAsk(f"kubectl {' '.join(arguments[:2])}: {done.stderr.strip()}")
+        *_, reason = done.stderr.strip().split("\n")  # before it kubectl logs each of its attempts
+        raise CannotAsk(f"kubectl {' '.join(arguments[:2])}: {reason}")
     return done.stdout
 
 

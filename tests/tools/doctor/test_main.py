@@ -51,7 +51,7 @@ def test_it_says_what_a_release_lacks(files: list[str], status: int, line: str, 
 
 
 def test_a_cluster_that_cannot_be_asked_is_said_to_be_so(tmp_path: Path) -> None:
-    done = doctor("sys.exit('error: connection refused')", tmp_path)
+    done = doctor(r"sys.exit('E1128 memcache.go:265 refused\nerror: connection refused')", tmp_path)
     assert done.returncode == 2
     assert done.stderr == "doctor: kubectl get crds: error: connection refused\n"
     assert not done.stdout
