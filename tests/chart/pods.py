@@ -1,6 +1,7 @@
 """The pods of a release as a cluster would have them: the rendered templates, and what KubeRay adds to Ray's."""
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,20 @@ def pods(objects: Sequence[dict[str, Any]]) -> dict[str, Pod]:
     for owner, one in of_kind(objects, "CronJob").items():
         found[owner] = _pod(owner, one["spec"]["jobTemplate"]["spec"]["template"])
     return found | of_kind(objects, "Pod")
+
+
+def claims_asked_twice(objects: Sequence[dict[str, Any]]) -> list[str]:
+    """Each claim that a pod has several volumes of, as ``pod/claim``: the kubelet waits for ever for the second."""
+    return [
+        f"{name}/{claim}"
+        for name, pod in pods(objects).items()
+        for claim, volumes in Counter(
+            volume["persistentVolumeClaim"]["claimName"]
+            for volume in pod["spec"].get("volumes", ())
+            if "persistentVolumeClaim" in volume
+        ).items()
+        if volumes > 1
+    ]
 
 
 def _pod(name: str, template: dict[str, Any]) -> Pod:

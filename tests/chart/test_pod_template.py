@@ -278,13 +278,65 @@ def test_documents_go_with_the_pod_or_stay_on_a_claim() -> None:
     assert on_a_claim["l4"] == groups()["l4"]
 
 
+def claims(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each volume with a claim asks for, by the volume's name."""
+    volumes = pod["spec"]["volumes"]
+    return {one["name"]: one["persistentVolumeClaim"] for one in volumes if "persistentVolumeClaim" in one}
+
+
+def claim_mounts(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where the pod's containers have a claim."""
+    containers = [*pod["spec"]["containers"], *pod["spec"].get("initContainers", ())]
+    return [one for each in containers for one in each["volumeMounts"] if one["name"] in claims(pod)]
+
+
+BOTH_ON_ONE = {"batch": {"enabled": True, "storage": "pvc://both/batches"}, "pipelines": {"dataClaim": "both"}}
+
+
 def test_a_claim_for_documents_and_batches_is_one_volume() -> None:
     """The kubelet waits for ever for the second volume of a claim."""
-    found = groups({"batch": {"enabled": True, "storage": "pvc://both/batches"}, "pipelines": {"dataClaim": "both"}})
-    claims = [one for one in found["cpu"]["template"]["spec"]["volumes"] if "persistentVolumeClaim" in one]
-    assert claims == [{"name": "data", "persistentVolumeClaim": {"claimName": "both"}}]
-    mounts = [one["mountPath"] for one in ray_container(found["cpu"])["volumeMounts"] if one["name"] == "data"]
-    assert mounts == ["/var/lib/llm-serving", "/mnt/batch"]
+    pod = groups(BOTH_ON_ONE)["cpu"]["template"]
+    assert claims(pod) == {"data": {"claimName": "both"}}
+    assert claim_mounts(pod) == [
+        {"name": "data", "mountPath": "/var/lib/llm-serving"},
+        {"name": "data", "mountPath": "/mnt/batch"},
+    ]
+
+
+def test_claims_that_differ_are_volumes_of_their_own() -> None:
+    values = {**BOTH_ON_ONE, "pipelines": {"dataClaim": "vectors"}}
+    pod = groups(values)["cpu"]["template"]
+    assert claims(pod) == {"data": {"claimName": "vectors"}, "batch": {"claimName": "both"}}
+    assert [one["name"] for one in claim_mounts(pod)] == ["data", "batch"]
+
+
+def test_weights_on_a_claim_that_is_written_to_elsewhere_stay_read_only() -> None:
+    values = {**BOTH_ON_ONE, "workerGroups": {"cpu": {"modelClaims": ["both"], "cacheClaim": "both"}}}
+    pod = groups(values)["cpu"]["template"]
+    assert claims(pod) == {"cache": {"claimName": "both"}}
+    written = ("/var/lib/llm-serving", "/mnt/batch", "/home/ray/.cache")
+    assert claim_mounts(pod) == [
+        *({"name": "cache", "mountPath": path} for path in written),
+        {"name": "cache", "mountPath": "/mnt/models/both", "readOnly": True},
+    ]
+
+
+def test_a_claim_that_is_only_read_is_read_only_itself() -> None:
+    """As one must be whose volume many nodes may read, and none write."""
+    mounts = [{"name": "more", "mountPath": "/more"}]
+    overlay = {
+        "spec": {
+            "containers": [{"name": "ray", "volumeMounts": mounts}],
+            "initContainers": [{"name": "look", "image": "look:1", "volumeMounts": mounts}],
+            "volumes": [{"name": "more", "persistentVolumeClaim": {"claimName": "weights", "readOnly": True}}],
+        }
+    }
+    pod = groups({"workerGroups": {"l4": {"modelClaims": ["weights"], "podTemplate": overlay}}})["l4"]["template"]
+    ((name, claim),) = claims(pod).items()
+    assert claim == {"claimName": "weights", "readOnly": True}
+    assert claim_mounts(pod) == [
+        {"name": name, "mountPath": path, "readOnly": True} for path in ("/mnt/models/weights", "/more", "/more")
+    ]
 
 
 def test_batches_on_a_claim_are_mounted_where_their_application_runs() -> None:

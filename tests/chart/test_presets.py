@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from serve_apps.gateway.config import RoutingTable
+from tests.chart.pods import claims_asked_twice
 from tests.chart.presets import COMBINATIONS, ENVIRONMENTS, GOLDEN, PRESETS, golden_files, objects
 from tests.chart.render import VALUES, application, notes, of_kind, render_chart, serve_config
 from tools.kube_apiserver import ApiServer
@@ -42,6 +43,11 @@ def test_no_golden_file_is_left_of_what_is_gone() -> None:
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_an_api_server_accepts_it(combination: str, kube_apiserver: ApiServer) -> None:
     kube_apiserver.dry_run(objects(combination), namespace="ray-system")
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_no_pod_has_two_volumes_of_a_claim(combination: str) -> None:
+    assert claims_asked_twice(objects(combination)) == []
 
 
 @pytest.mark.parametrize("preset", PRESETS)

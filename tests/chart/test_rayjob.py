@@ -121,6 +121,18 @@ def test_claims_are_mounted_once_where_their_places_are() -> None:
         assert volumes == [{"name": "batch-nights", "persistentVolumeClaim": {"claimName": "nights"}}]
 
 
+def test_a_place_may_be_on_the_claim_of_its_models_weights() -> None:
+    found = spec({"workerGroups": {"l4": {"modelClaims": ["nights"]}}}, output="pvc://nights/out")
+    pod = workers(found)["template"]["spec"]
+    (volume,) = (one for one in pod["volumes"] if "persistentVolumeClaim" in one)
+    assert volume["persistentVolumeClaim"] == {"claimName": "nights"}
+    mounts = {one["mountPath"]: one for one in pod["containers"][0]["volumeMounts"] if one["name"] == volume["name"]}
+    assert {path: one.get("readOnly", False) for path, one in mounts.items()} == {
+        "/mnt/models/nights": True,
+        "/mnt/batch/nights": False,
+    }
+
+
 def test_credentials_come_from_a_secret_or_the_service_account() -> None:
     found = spec(existingSecret="s3")
     for group in (head(found), workers(found)):

@@ -3,11 +3,41 @@ version or a checksum here would roll the RayCluster at every upgrade, and KubeR
 Scope: dict "root" $ "role" (head or worker) "name" (a worker's group; none where its pods are not spread) "spec" (of
 llm-serving.head or llm-serving.workerGroups). */ -}}
 {{- define "llm-serving.podTemplate" -}}
-{{- $pod := include "llm-serving.pod" . | fromYaml }}
-{{- $template := dict
-      "metadata" (dict "labels" (dict "app.kubernetes.io/instance" .root.Release.Name))
-      "spec" $pod }}
-{{- include "llm-serving.overlay" (dict "base" $template "over" .spec.podTemplate) }}
+{{- include "llm-serving.overlaidPod" (dict
+      "labels" (dict "app.kubernetes.io/instance" .root.Release.Name)
+      "spec" (include "llm-serving.pod" . | fromYaml)
+      "over" .spec.podTemplate
+    ) }}
+{{- end -}}
+
+{{- /* Renders a pod's template with its overlay applied, as YAML. Each claim is one volume there, mounted wherever it is
+asked for, as the kubelet waits for ever for the second volume of a claim; what was read-only is mounted read-only.
+Scope: dict "labels" "spec" (the pod's) "over" (the overlay). */ -}}
+{{- define "llm-serving.overlaidPod" -}}
+{{- $template := dict "metadata" (dict "labels" .labels) "spec" .spec }}
+{{- $template = include "llm-serving.overlay" (dict "base" $template "over" .over) | fromYaml }}
+{{- $volumes := list }}
+{{- $first := dict }}
+{{- $asked := dict }}
+{{- range $volume := $template.spec.volumes }}
+{{- with $volume.persistentVolumeClaim }}
+{{- $_ := set $asked $volume.name (deepCopy .) }}
+{{- $volume = get $first .claimName | default $volume }}
+{{- $_ := set $first .claimName $volume }}
+{{- if not .readOnly }}{{ $_ := unset $volume.persistentVolumeClaim "readOnly" }}{{ end }}
+{{- end }}
+{{- $volumes = append $volumes $volume }}
+{{- end }}
+{{- $_ := set $template.spec "volumes" (uniq $volumes) }}
+{{- range concat $template.spec.containers ($template.spec.initContainers | default list) }}
+{{- range $mount := .volumeMounts }}
+{{- with get $asked .name }}
+{{- $_ := set $mount "name" (get $first .claimName).name }}
+{{- if .readOnly }}{{ $_ := set $mount "readOnly" true }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toYaml $template }}
 {{- end -}}
 
 {{- /* Renders a Ray pod's spec. The Ray container comes first: KubeRay takes the first for it.
@@ -192,8 +222,8 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if .spec.pipelines }}
 - {name: data, mountPath: /var/lib/llm-serving}
-{{- with include "llm-serving.batchClaim" .root }}
-- {name: {{ eq . ($.root.Values.pipelines.dataClaim | default "") | ternary "data" "batch" }}, mountPath: /mnt/batch}
+{{- if include "llm-serving.batchClaim" .root }}
+- {name: batch, mountPath: /mnt/batch}
 {{- end }}
 {{- if eq .root.Values.security.auth "apiKeys" }}
 - {name: api-keys, mountPath: /etc/llm-serving/secrets/api-keys, readOnly: true}
@@ -237,12 +267,9 @@ capabilities: {drop: [ALL]}
   {{- else }}
   emptyDir: {}
   {{- end }}
-{{- /* A pod with two volumes of one claim never starts. */}}
 {{- with include "llm-serving.batchClaim" .root }}
-{{- if ne . ($.root.Values.pipelines.dataClaim | default "") }}
 - name: batch
   persistentVolumeClaim: {claimName: {{ . }}}
-{{- end }}
 {{- end }}
 {{- if eq .root.Values.security.auth "apiKeys" }}
 - name: api-keys

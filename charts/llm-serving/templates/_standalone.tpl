@@ -45,10 +45,11 @@ template: {{- include "llm-serving.standaloneTemplate" . | nindent 2 }}
 {{- /* Renders a standalone model's pod template with its overlay applied. No version labels it: the model would load
 again at every upgrade of the chart. Scope: as llm-serving.standaloneDeployment. */ -}}
 {{- define "llm-serving.standaloneTemplate" -}}
-{{- $template := dict
-      "metadata" (dict "labels" (include "llm-serving.standaloneSelector" . | fromYaml))
-      "spec" (include "llm-serving.standalonePod" . | fromYaml) }}
-{{- include "llm-serving.overlay" (dict "base" $template "over" .root.Values.standalone.podTemplate) }}
+{{- include "llm-serving.overlaidPod" (dict
+      "labels" (include "llm-serving.standaloneSelector" . | fromYaml)
+      "spec" (include "llm-serving.standalonePod" . | fromYaml)
+      "over" .root.Values.standalone.podTemplate
+    ) }}
 {{- end -}}
 
 {{- /* Renders a standalone model's pod: on the nodes of its worker group, but with its own share of them.
