@@ -8,7 +8,8 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 
 from serve_apps.common import metrics
@@ -39,6 +40,8 @@ class Telemetry:
         self._observed: defaultdict[_Series, list[float]] = defaultdict(list)
         self._shown: dict[_Series, float] = {}
         self._watched: dict[str, Callable[[], float]] = {}
+        #: Names of metrics that could not be told.
+        self._lost: set[str] = set()
 
     def count(self, metric: Metric, value: float = 1, /, **tags: str) -> None:
         """Add ``value`` to a counter."""
@@ -66,20 +69,36 @@ class Telemetry:
             self.tell()
 
     def tell(self) -> None:
-        """Tell Ray what was counted and observed since the last time, and what gauges show."""
+        """Tell Ray what was counted and observed since the last time, and what gauges show.
+
+        What cannot be told is lost, and the log says so once for each metric; the others are told all the same.
+        """
+        for name, told in self._due():
+            try:
+                told()
+            except Exception:
+                if name not in self._lost:
+                    self._lost.add(name)
+                    logger.exception("a metric was not told", extra={"metric": name})
+
+    def _due(self) -> Iterator[tuple[str, Callable[[], None]]]:
+        """What Ray is to be told now: the name of the metric, and the call."""
         counted, self._counted = self._counted, defaultdict(float)
         for (name, tags), value in counted.items():
             if value:  # Ray refuses to count nothing
-                self._metrics[name].inc(value, tags=dict(tags))
+                yield name, partial(self._metrics[name].inc, value, tags=dict(tags))
         observed, self._observed = self._observed, defaultdict(list)
         for (name, tags), values in observed.items():
             named = dict(tags)
             for value in values:
-                self._metrics[name].observe(value, tags=named)
+                yield name, partial(self._metrics[name].observe, value, tags=named)
         for (name, tags), value in self._shown.items():
-            self._metrics[name].set(value, tags=dict(tags))
+            yield name, partial(self._metrics[name].set, value, tags=dict(tags))
         for name, value_of in self._watched.items():
-            self._metrics[name].set(value_of(), tags={})
+            yield name, partial(self._show_watched, name, value_of)
+
+    def _show_watched(self, name: str, value_of: Callable[[], float]) -> None:
+        self._metrics[name].set(value_of(), tags={})
 
     def finished(self, exchange: Exchange) -> None:
         """Count and log an exchange that is over."""

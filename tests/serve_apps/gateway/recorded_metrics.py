@@ -9,9 +9,10 @@ from tests.serve_apps.gateway.servers import PATIENCE_S
 
 
 class RecordedMetrics:
-    """Everything that was counted, in order."""
+    """Everything that was counted, in order; metrics that ``refused`` names raise, as Ray's may."""
 
-    def __init__(self) -> None:
+    def __init__(self, *refused: str) -> None:
+        self._refused = refused
         self._calls: list[tuple[str, float, dict[str, str]]] = []
 
     def telemetry(self) -> Telemetry:
@@ -20,13 +21,15 @@ class RecordedMetrics:
 
     def module(self) -> ModuleType:
         """What takes the place of ``ray.serve.metrics``."""
-        calls = self._calls
+        calls, refused = self._calls, self._refused
 
         class Recorder:
             def __init__(self, name: str, **_: Any) -> None:
                 self._name = name
 
             def inc(self, value: float = 1, tags: dict[str, str] | None = None) -> None:
+                if self._name in refused:
+                    raise ValueError("refused")
                 calls.append((self._name, value, tags or {}))
 
             observe = set = inc

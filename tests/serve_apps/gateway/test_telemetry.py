@@ -54,26 +54,6 @@ def test_a_gauge_shows_what_it_is_told() -> None:
     assert recorded.values("llm_gateway_in_flight_requests") == [3]
 
 
-def test_a_gauge_is_set_again_since_ray_drops_it_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_apps.gateway.telemetry.TOLD_EVERY_S", 0)
-    recorded = RecordedMetrics()
-    telemetry = recorded.telemetry()
-    telemetry.show(metrics.GATEWAY_WAITING, 3, model="chat")
-    telemetry.show(metrics.GATEWAY_WAITING, 1, model="chat")
-    telemetry.show(metrics.GATEWAY_STORE_DOWN, True)
-
-    async def some_time() -> None:
-        running = asyncio.create_task(telemetry.run())
-        while len(recorded.values("llm_gateway_store_down")) < 3:
-            await asyncio.sleep(0)
-        running.cancel()
-
-    asyncio.run(some_time())
-    assert set(recorded.values("llm_gateway_waiting_requests")) == {1}
-    assert recorded.tags("llm_gateway_waiting_requests")[-1] == {"model": "chat"}
-    assert set(recorded.values("llm_gateway_store_down")) == {True}
-
-
 @pytest.mark.parametrize(("value", "counted"), [(0, []), (2, [2])])
 def test_nothing_is_not_counted(value: float, counted: list[float]) -> None:
     recorded = RecordedMetrics()
@@ -106,6 +86,65 @@ def test_what_was_counted_last_is_told_at_the_end() -> None:
 
     asyncio.run(some_time())
     assert recorded.values("llm_gateway_wait_seconds") == [0.1]
+
+
+def run_a_while(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, rounds: Callable[[], int]) -> None:
+    """Have Ray told what ``telemetry`` has until three ``rounds`` are counted."""
+    monkeypatch.setattr("serve_apps.gateway.telemetry.TOLD_EVERY_S", 0)
+
+    async def some_time() -> None:
+        running = asyncio.create_task(telemetry.run())
+        while rounds() < 3 and not running.done():
+            await asyncio.sleep(0)
+        assert running.cancel()
+
+    asyncio.run(some_time())
+
+
+def test_a_gauge_is_set_again_since_ray_drops_it_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = RecordedMetrics()
+    telemetry = recorded.telemetry()
+    telemetry.show(metrics.GATEWAY_WAITING, 3, model="chat")
+    telemetry.show(metrics.GATEWAY_WAITING, 1, model="chat")
+    telemetry.show(metrics.GATEWAY_STORE_DOWN, True)
+    run_a_while(telemetry, monkeypatch, lambda: len(recorded.values("llm_gateway_store_down")))
+    assert set(recorded.values("llm_gateway_waiting_requests")) == {1}
+    assert recorded.tags("llm_gateway_waiting_requests")[-1] == {"model": "chat"}
+    assert set(recorded.values("llm_gateway_store_down")) == {True}
+
+
+@pytest.mark.parametrize(
+    "refused", [[], ["llm_gateway_fallbacks"], ["llm_gateway_fallbacks", "llm_gateway_wait_seconds"]]
+)
+def test_a_metric_that_raises_keeps_no_other_from_being_told_and_the_log_says_it_once(
+    refused: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded = RecordedMetrics(*refused)
+    telemetry = recorded.telemetry()
+    telemetry.show(metrics.GATEWAY_STORE_DOWN, False)
+
+    def rounds() -> int:
+        """How often Ray was told; each has something to count, a value that is refused and one that is not."""
+        telemetry.count(metrics.GATEWAY_FALLBACKS, model="chat", version="chat", reason="429")
+        telemetry.observe(metrics.GATEWAY_WAIT, 0.1, model="chat")
+        return len(recorded.values("llm_gateway_store_down"))
+
+    run_a_while(telemetry, monkeypatch, rounds)
+    assert len(recorded.values("llm_gateway_store_down")) >= 3
+    assert [vars(record)["metric"] for record in caplog.records if record.exc_info] == refused
+    assert set(recorded.values("llm_gateway_wait_seconds")) == ({0.1} if len(refused) < 2 else set())
+
+
+def test_a_watched_value_that_raises_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded = RecordedMetrics()
+    telemetry = recorded.telemetry()
+    telemetry.watch(metrics.GATEWAY_IN_FLIGHT, lambda: 1 / 0)
+    telemetry.watch(metrics.GATEWAY_STORE_DOWN, lambda: 0)
+    run_a_while(telemetry, monkeypatch, lambda: len(recorded.values("llm_gateway_store_down")))
+    assert recorded.values("llm_gateway_in_flight_requests") == []
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == ["a metric was not told"]
 
 
 def logged(caplog: pytest.LogCaptureFixture, status: int, **noted: Any) -> list[dict[str, Any]]:
