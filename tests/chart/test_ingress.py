@@ -68,7 +68,10 @@ def test_it_follows_the_port() -> None:
 
 
 DASHBOARD: dict[str, Any] = {
-    "dashboard": {"ingress": {"enabled": True, "host": "ray.example.com", "tls": [{"hosts": ["ray.example.com"]}]}},
+    "dashboard": {
+        "auth": "token",
+        "ingress": {"enabled": True, "host": "ray.example.com", "tls": [{"hosts": ["ray.example.com"]}]},
+    },
     "networkPolicy": {"dashboardClients": [{"namespaceSelector": {}}]},
 }
 

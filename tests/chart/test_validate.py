@@ -121,11 +121,14 @@ def http_route(parents: Any = None, hostnames: Any = None, **more: Any) -> dict[
     return {"httpRoute": route, **clients, **more}
 
 
-def dashboard(host: str = "ray.example.com", tls: Any = None, **more: Any) -> dict[str, Any]:
+def dashboard(
+    host: str = "ray.example.com", tls: Any = None, auth: str = "token", annotations: Any = None, **more: Any
+) -> dict[str, Any]:
     """An Ingress to the dashboard whose controller may reach it."""
     found = [{"secretName": "ray-tls", "hosts": ["ray.example.com"]}] if tls is None else tls
+    ingress = {"enabled": True, "host": host, "tls": found, "annotations": annotations or {}}
     clients: dict[str, Any] = {"networkPolicy": {"dashboardClients": [{"namespaceSelector": {}}]}}
-    return {"dashboard": {"ingress": {"enabled": True, "host": host, "tls": found}}, **clients, **more}
+    return {"dashboard": {"auth": auth, "ingress": ingress}, **clients, **more}
 
 
 #: Where the External Secrets Operator fetches from.
@@ -1277,6 +1280,26 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "dashboard.ingress.enabled: without a token whoever finds the host could run code in the pods; set "
         "security.ray.auth to token",
         dashboard(),
+    ),
+    "a dashboard behind an Ingress that asks nobody": (
+        dashboard(auth=""),
+        "dashboard.auth: missing; set controller, and in dashboard.ingress.annotations how it authenticates callers, or "
+        "token where only a private network reaches the host",
+        dashboard(auth="token"),
+    ),
+    "a dashboard whose controller is not told to ask": (
+        dashboard(auth="controller", annotations={"cert-manager.io/cluster-issuer": "letsencrypt"}),
+        "dashboard.ingress.annotations: none has the controller authenticate callers; set for example "
+        "nginx.ingress.kubernetes.io/auth-url, alb.ingress.kubernetes.io/auth-type or "
+        "traefik.ingress.kubernetes.io/router.middlewares, or dashboard.auth to token",
+        dashboard(auth="controller", annotations={"traefik.ingress.kubernetes.io/router.middlewares": "auth-oidc@crd"}),
+    ),
+    "a dashboard whose controller takes Ray's header": (
+        dashboard(auth="controller", annotations={"nginx.ingress.kubernetes.io/auth-type": "basic"}),
+        "dashboard.ingress.annotations: Ray looks for its token in the header of basic authentication and would refuse "
+        "everybody, got nginx.ingress.kubernetes.io/auth-type: basic; set an identity provider or client certificates, "
+        "for example nginx.ingress.kubernetes.io/auth-url",
+        dashboard(auth="controller", annotations={"alb.ingress.kubernetes.io/auth-type": "oidc"}),
     ),
     "a dashboard without a host": (
         dashboard(host=""),

@@ -463,6 +463,7 @@ class HttpRoute(Config):
 class Dashboard(Config):
     """Ray's dashboard."""
 
+    auth: Literal["", "controller", "token"]
     ingress: Ingress
 
 

@@ -265,6 +265,20 @@ httpRoute.hostnames: missing, so it would take the paths of every host of the Ga
 {{- $values := .root.Values }}
 {{- $ingress := $values.dashboard.ingress }}
 {{- if $ingress.enabled }}
+{{- if not $values.dashboard.auth }}
+dashboard.auth: missing; set controller, and in dashboard.ingress.annotations how it authenticates callers, or token where only a private network reaches the host
+{{- else if eq $values.dashboard.auth "controller" }}
+{{- $asks := false }}
+{{- range $key, $value := $ingress.annotations }}
+{{- if and (regexMatch "/(auth-|oauth|.*middlewares$)" $key) (ne $value "none") }}{{ $asks = true }}{{ end }}
+{{- if and (hasSuffix "/auth-type" $key) (regexMatch "^(basic|digest)" $value) }}
+dashboard.ingress.annotations: Ray looks for its token in the header of {{ $value }} authentication and would refuse everybody, got {{ $key }}: {{ $value }}; set an identity provider or client certificates, for example nginx.ingress.kubernetes.io/auth-url
+{{- end }}
+{{- end }}
+{{- if not $asks }}
+dashboard.ingress.annotations: none has the controller authenticate callers; set for example nginx.ingress.kubernetes.io/auth-url, alb.ingress.kubernetes.io/auth-type or traefik.ingress.kubernetes.io/router.middlewares, or dashboard.auth to token
+{{- end }}
+{{- end }}
 {{- if ne $values.security.ray.auth "token" }}
 dashboard.ingress.enabled: without a token whoever finds the host could run code in the pods; set security.ray.auth to token
 {{- end }}
