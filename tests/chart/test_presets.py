@@ -120,6 +120,23 @@ def test_a_chat_model_on_gpus_is_known_to_fit(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_a_chat_model_has_room_for_the_load_that_its_preset_states(preset: str) -> None:
+    """So many requests at a time, of so many tokens each, in the KV cache that the weights leave."""
+    files = [VALUES / f"{preset}.yaml", VALUES / "environments" / "eks-prod.yaml"]
+    room = re.findall(
+        r"(?m)^  (\S+) \(generate\) from .*\n.* room for (\d+) tokens of KV cache .*, or (\d+) of ", notes(files=files)
+    )
+    (load,) = re.findall(r"(?ms)^# Load +(.*?)^# Leaves out", files[0].read_text())
+    stated = re.findall(
+        r"(?:([\w-]+): )?about (\d+)(?: \w+)? at a time[^;]*?, ([\d.]+)k tokens each", re.sub(r"\n# +", " ", load)
+    )
+    assert [name for name, *_ in stated] == [name if len(room) > 1 else "" for name, *_ in room]
+    for (_, tokens, most), (_, requests, length) in zip(room, stated, strict=True):
+        assert int(requests) <= int(most)
+        assert int(requests) * float(length) * 1000 <= int(tokens)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_model_takes_ten_lines_at_most(preset: str) -> None:
     text = (VALUES / f"{preset}.yaml").read_text()
     block = re.search(r"^models:\n((?:  .*\n)+)", text, re.MULTILINE)

@@ -1283,8 +1283,8 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     ),
     "a dashboard behind an Ingress that asks nobody": (
         dashboard(auth=""),
-        "dashboard.auth: missing; set controller, and in dashboard.ingress.annotations how it authenticates callers, or "
-        "token where only a private network reaches the host",
+        "dashboard.auth: missing; set controller, and in dashboard.ingress.annotations how it authenticates callers, "
+        "or token where only a private network reaches the host",
         dashboard(auth="token"),
     ),
     "a dashboard whose controller is not told to ask": (
