@@ -46,7 +46,13 @@ def test_standalone_models_have_one_of_their_own() -> None:
     template = the(objects, "Deployment")["spec"]["template"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
-    assert endpoint == {"port": "http", "path": "/metrics", "interval": "30s"}
+    assert endpoint == {
+        "port": "http",
+        "path": "/metrics",
+        "interval": "30s",
+        "relabelings": [{"sourceLabels": ["__meta_kubernetes_pod_label_llm_serving_model"], "targetLabel": "model"}],
+    }
+    assert template["metadata"]["labels"]["llm-serving/model"] == "chat"
     assert endpoint["port"] in {port["name"] for port in template["spec"]["containers"][0]["ports"]}
 
 

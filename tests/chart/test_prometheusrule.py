@@ -27,7 +27,12 @@ LABELS = {
     "karpenter_nodepools_limit": {"nodepool", "resource_type"},
     "karpenter_nodepools_usage": {"nodepool", "resource_type"},
     "kuberay_service_condition_ready": {"name", "condition"},
+    # Prometheus' own, with a label of the PodMonitor of standalone models; and every Python process'.
+    "up": {"model"},
+    "process_start_time_seconds": {"model"},
 }
+#: A series in an expression.
+SERIES = re.compile(r"\b(?:(?:ray|kuberay|karpenter|process)_\w+|up\b)")
 #: What a histogram's series end with.
 SUFFIX = re.compile(r"_(bucket|count)$")
 #: Labels that Prometheus and the PodMonitor add to every series.
@@ -90,7 +95,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_an_alert_is_about_series_and_labels_that_exist(file: Path) -> None:
     rule = alert(file)
-    series = {SUFFIX.sub("", name) for name in re.findall(r"\b(?:ray|kuberay|karpenter)_\w+", rule["expr"])} - SCRAPED
+    series = {SUFFIX.sub("", name) for name in SERIES.findall(rule["expr"])} - SCRAPED
     assert series
     assert series <= set(LABELS)
     labels = SCRAPED.union(*(LABELS[name] for name in series))

@@ -149,6 +149,7 @@ def test_prometheus_and_the_hook_read_its_metrics(server: Server) -> None:
     shown = set(re.findall(r"\(ray_vllm_\|vllm:\)(\w+)", (CHART / "dashboards" / "engine.json").read_text()))
     assert shown
     assert [name for name in sorted(shown) if f"\nvllm:{name}{{" not in metrics] == []
+    assert "\nprocess_start_time_seconds " in metrics  # the alert ReplicasCrashing goes by it
     assert hook.under_way(metrics) == 0
 
 
