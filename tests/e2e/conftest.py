@@ -27,6 +27,7 @@ ORDER = (
     "test_batches",
     "test_monitoring",
     "test_head_loss",
+    "test_evictions",
     "test_in_place",
     "test_broken_model",
     "test_documents_stay",
