@@ -1,5 +1,6 @@
 """Every rule of _validate*.tpl: values that break it, with the whole message, and values nearby that do not."""
 
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -1531,6 +1532,15 @@ def test_refused(broken: dict[str, Any], message: str) -> None:
     with pytest.raises(RenderRefused) as refusal:
         render_chart(broken)
     assert str(refusal.value) == message
+
+
+#: `path: problem; what to set`, or what the value must be.
+SAYS_WHAT_WOULD_BE_RIGHT = re.compile(r"[a-zA-Z][\w.\[\]-]*: \S.*(; |one of: |, or | must ).+")
+
+
+@pytest.mark.parametrize("message", [rule[1] for rule in RULES.values()], ids=list(RULES))
+def test_a_message_names_the_key_and_says_what_would_be_right(message: str) -> None:
+    assert all(SAYS_WHAT_WOULD_BE_RIGHT.fullmatch(line) for line in message.splitlines())
 
 
 @pytest.mark.parametrize("values", [rule[2] for rule in RULES.values()], ids=list(RULES))
