@@ -23,8 +23,7 @@ def test_the_last_of_a_kind_stays_until_its_budget_goes(release: Release) -> Non
     assert [name for name, answer in answers.items() if KEPT not in answer] == [], answers
     release.upgrade("head.minAvailable=0")
     try:
-        answer = asked_to_evict(release, pods["head"])
-        assert json.loads(answer)["status"] == "Success"
+        assert "Success" in asked_to_evict(release, pods["head"])
         assert KEPT in asked_to_evict(release, pods["redis"])
     finally:
         release.upgrade()
