@@ -15,7 +15,7 @@ from tools.prometheus.scrape import static
 from tools.prometheus.server import prometheus
 
 #: What one node with a fake engine does not have, of tools/prometheus/needs.yaml.
-LACKING = ("gpu", "karpenter", "kuberay", "engines", "milvus", "agent", "redis", "routes", "incidents")
+LACKING = ("gpu", "karpenter", "kuberay", "engines", "standalone", "milvus", "agent", "redis", "routes", "incidents")
 #: Of the model chat, two replicas of it (values.yaml).
 MORE_THAN_IT_WORKS_ON = 12
 LINE = {
