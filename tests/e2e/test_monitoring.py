@@ -51,6 +51,8 @@ ROUTES = (
     "gateway.routes.assistant.canary.minRequests=2",
     "gateway.routes.assistant.canary.windowS=60",
 )
+#: The name of KubeRay's operator, of its Service and in its label.
+OPERATOR = "kuberay-operator"
 BATCH = jsonl(lines("/v1/embeddings", model="embedder", input="a cat on a mat")).encode()
 #: A few scrapes, and rounds of requests that a busy machine takes its time for.
 PATIENCE_S = 300
@@ -88,24 +90,24 @@ def test_every_panel_and_every_alert_has_series(
             FOLDER.mkdir(parents=True, exist_ok=True)
             for file in draw(server, expressions.dashboards(objects), FOLDER, PATIENCE_S):
                 logger.info("drawn: %s", file)
-    finally:  # the steps after this one know nothing of these routes
+    finally:  # the steps after this one know nothing of these
         release.upgrade()
+        release.kubectl("delete", "service,endpointslice", OPERATOR)
 
 
 def operator_service() -> list[dict[str, Any]]:
     """The Service of KubeRay's chart for its operator, by its label and port; here it leads beside the cluster."""
-    name = "kuberay-operator"
     port = {"name": "http", "port": 8080, "protocol": "TCP"}
     service = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": name}},
+        "metadata": {"name": OPERATOR, "labels": {"app.kubernetes.io/name": OPERATOR}},
         "spec": {"clusterIP": "None", "ports": [port]},
     }
     endpoints = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+        "metadata": {"name": OPERATOR, "labels": {"kubernetes.io/service-name": OPERATOR}},
         "addressType": "IPv4",
         "ports": [port],
         "endpoints": [{"addresses": [CONTROL.address]}],
