@@ -25,7 +25,7 @@ from serve_apps.common import tracing
 from serve_apps.common.errors import NotFound, RateLimited, ServingError, Unavailable
 from serve_apps.common.gateway_client import Caller
 from serve_apps.common.logging import request_id
-from serve_apps.common.redis import AGAIN_S, LEASE_S, end
+from serve_apps.common.redis import LEASE_S, end
 
 #: Runs a replica works on at a time.
 MAX_RUNS = 32
@@ -122,8 +122,7 @@ class Runs:
 
     async def close(self) -> None:
         """Leave all runs to the other replicas."""
-        tasks = [*self._working.values(), *([self._looking] if self._looking else [])]
-        await end(tasks, 3 * AGAIN_S)  # a run's task ends one of its own
+        await end([*self._working.values(), *([self._looking] if self._looking else [])])
         await self._store.close()
 
     async def _find(self, agent: str, run: str, tenant: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from serve_apps.batch.execution import Execution, TakenAway, Workplace
 from serve_apps.batch.leases import Leases
 from serve_apps.batch.objects import UNFINISHED_S, made_at
-from serve_apps.common.redis import AGAIN_S, LEASE_S, end
+from serve_apps.common.redis import LEASE_S, end
 
 #: Between two looks for what is kept no longer, in seconds.
 PRUNE_S = 3600.0
@@ -51,7 +51,7 @@ class Worker:
 
     async def close(self) -> None:
         """Leave all batches to the other replicas, with what is answered."""
-        await end([*self._background, *self._working.values()], 3 * AGAIN_S)  # a batch's task ends one of its own
+        await end([*self._background, *self._working.values()])
         await self._leases.close()
 
     async def _look(self) -> None:

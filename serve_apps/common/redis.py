@@ -5,13 +5,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.credentials import CredentialProvider
 
 #: How long a replica may be silent before what it works on is another's, in seconds.
 LEASE_S = 15.0
-#: Until a task that did not notice that it was cancelled is told again, in seconds.
-AGAIN_S = 1.0
 
 #: KEYS: lease. ARGV: replica, milliseconds. Renews the lease of whoever has it.
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0"
@@ -23,7 +21,9 @@ def connect(url: str, password_file: Path) -> Redis:
     """A client for the Redis at ``url``; it connects when it is first asked."""
     password = _PasswordFile(password_file)
     provider = password if password_file.exists() else None
-    return Redis.from_url(url, decode_responses=True, credential_provider=provider, socket_timeout=5)
+    pool = ConnectionPool.from_url(url, decode_responses=True, credential_provider=provider, socket_timeout=5)
+    pool.connection_class = _TlsConnection if issubclass(pool.connection_class, SSLConnection) else _PlainConnection
+    return Redis.from_pool(pool)
 
 
 class Leases:
@@ -53,16 +53,37 @@ class Leases:
         await self._redis.aclose()
 
 
-async def end(tasks: Iterable[asyncio.Task[Any]], again_s: float = AGAIN_S) -> None:
-    """Cancel tasks until they have ended: a cancellation that meets an answer of Redis is lost.
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait until they have ended. Each is told once, so that it can leave things in order."""
+    ending = [*tasks]
+    for task in ending:
+        task.cancel()
+    if ending:
+        await asyncio.wait(ending)
 
-    redis-py sends with ``asyncio.wait_for``, which has that fault before Python 3.12 (python/cpython#86296).
+
+class _HearsCancellation:
+    """A connection whose user is cancelled when it is told to be.
+
+    redis-py sends with ``asyncio.wait_for``, which before Python 3.12 drops a cancellation that comes just as all is
+    sent (python/cpython#86296): a task that was told to end would go on for ever.
     """
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=again_s)
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        task = asyncio.current_task()
+        told = task.cancelling() if task else 0
+        await super().send_packed_command(command, check_health)  # type: ignore[misc]  # the connection beside it
+        if task and task.cancelling() > told:
+            await self.disconnect(nowait=True)  # type: ignore[attr-defined]  # an answer that nobody reads will come
+            raise asyncio.CancelledError
+
+
+class _PlainConnection(_HearsCancellation, Connection):
+    pass
+
+
+class _TlsConnection(_HearsCancellation, SSLConnection):
+    pass
 
 
 class _PasswordFile(CredentialProvider):

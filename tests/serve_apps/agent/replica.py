@@ -8,8 +8,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
-
 from serve_apps.agent.agents import RunningAgents
 from serve_apps.agent.checkpoints import RedisSaver
 from serve_apps.agent.config import Agents
@@ -45,18 +43,14 @@ HELPER = {
 }
 
 
-def runs_of(store: RunStore, redis: Redis, agents: RunningAgents) -> Runs:
-    """The runs of a replica, which tells quickly that it lives."""
-    return Runs(store, RedisSaver(redis, 60), agents, PACE)
-
-
 def app_of(replica: str, gateway_url: str, redis_url: str, folder: Path) -> ASGIApp:
     """A replica with the agents of ``HELPER``."""
     credential = InternalCredential(folder / "token")
     agents = RunningAgents(GatewayClient(gateway_url, credential, PATIENCE_S), UpstreamKeys(folder), Recorded())
     agents.replace(Agents.model_validate(HELPER))
     redis = connect(redis_url, folder / "redis-password")
-    return build_asgi(agents, credential, runs_of(RunStore(redis, replica, LEASE_S), redis, agents))
+    runs = Runs(RunStore(redis, replica, LEASE_S), RedisSaver(redis, 60), agents, PACE)
+    return build_asgi(agents, credential, runs)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,3 @@
-import asyncio
-import contextlib
 import subprocess
 import sys
 import time
@@ -10,18 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from redis.asyncio import Redis
 
-from serve_apps.agent.agents import RunningAgents
 from serve_apps.agent.checkpoints import KEY_PREFIX
-from serve_apps.agent.config import Agents
-from serve_apps.agent.run_store import RunStore
-from serve_apps.common.gateway_client import GatewayClient
 from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
-from serve_apps.common.secrets import InternalCredential, UpstreamKeys
+from serve_apps.common.secrets import InternalCredential
 from tests.serve_apps.agent.fake_models import TOKEN, FakeModels, Refuses, Says
-from tests.serve_apps.agent.recorded import Recorded
-from tests.serve_apps.agent.replica import HELPER, app_of, runs_of
+from tests.serve_apps.agent.replica import app_of
 from tests.serve_apps.gateway.redis import RedisServer
 from tests.serve_apps.gateway.servers import PATIENCE_S, serving
 
@@ -170,32 +162,6 @@ def test_a_graphs_run_goes_on_at_its_step_with_the_results_of_those_before(
     assert shown["response"]["choices"][0]["message"]["content"] == "They are 42 and 56."
     assert len(shown["steps"]) == 3
     assert models.turns[1]["messages"] == models.turns[0]["messages"]
-
-
-def test_a_replica_ends_though_redis_answers_as_its_work_is_cancelled() -> None:
-    class Answers(RunStore):
-        looks = 0
-
-        async def active(self) -> list[str]:
-            self.looks += 1
-            # What asyncio.wait_for makes of a cancellation before Python 3.12.
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(3600 if self.looks == 1 else 0)
-            return []
-
-    async def close_while_it_looks() -> None:
-        redis = Redis()
-        store = Answers(redis, "leaving")
-        agents = RunningAgents(GatewayClient("http://localhost", InternalCredential(), 1), UpstreamKeys(), Recorded())
-        agents.replace(Agents.model_validate(HELPER))
-        runs = runs_of(store, redis, agents)
-        runs.look_after()
-        while store.looks == 0:
-            await asyncio.sleep(0.01)
-        async with asyncio.timeout(PATIENCE_S):
-            await runs.close()
-
-    asyncio.run(close_while_it_looks())
 
 
 def test_a_model_that_is_busy_is_asked_again_later(replica: Replica, models: FakeModels) -> None:
