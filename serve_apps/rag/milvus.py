@@ -8,6 +8,7 @@ hash of the document's id and filtered by hashes of its metadata, so no client's
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import grpc
 import numpy as np
 from pymilvus import DataType, Function, FunctionType, MilvusClient, MilvusException
+from pymilvus.client.types import Status
 
 from serve_apps.common import secrets
 from serve_apps.common.errors import Unavailable, UpstreamFailed
@@ -31,6 +33,9 @@ WRITE_ROWS = 256  # rows per request: 2 MB with 1,024 dimensions and long chunks
 LIST_ROWS = 1000  # rows per page of a listing
 THREADS = 8  # calls to one store at a time; a hanging store must not use up the event loop's own threads
 RETRY_AFTER_S = 5
+
+#: How a call ends whose connection broke: what gRPC says of it, and pymilvus of the next one.
+_BROKEN = (grpc.StatusCode.UNAVAILABLE, Status.CONNECT_FAILED)
 
 #: Rows a replica wrote itself are found by its next search, without the wait that "Strong" costs each search.
 SEARCH_CONSISTENCY = "Session"
@@ -78,11 +83,11 @@ class Milvus:
         self._writing = asyncio.Lock()  # two versions of one document must not be written in turns
 
     async def document(self, document: str) -> StoredDocument | None:
-        rows = await self._run(RECORD_TIMEOUT_S, self._collection.records, f'id == "{_row_id(document, 0)}"')
+        rows = await self._read(RECORD_TIMEOUT_S, self._collection.records, f'id == "{_row_id(document, 0)}"')
         return _stored(rows[0]) if rows else None
 
     async def documents(self) -> list[StoredDocument]:
-        rows = await self._run(WRITE_TIMEOUT_S, self._collection.records, "chunk == 0")
+        rows = await self._read(WRITE_TIMEOUT_S, self._collection.records, "chunk == 0")
         return sorted((_stored(row) for row in rows), key=lambda stored: stored.id)
 
     async def replace(
@@ -110,23 +115,43 @@ class Milvus:
         return stored.chunks if stored else 0
 
     async def search(self, vector: Vector, limit: int, where: Filter | None = None) -> list[Hit]:
-        return _hits(await self._run(self._timeout_s, self._collection.search, vector, limit, where))
+        return _hits(await self._read(self._timeout_s, self._collection.search, vector, limit, where))
 
     async def keyword_search(self, text: str, limit: int, where: Filter | None = None) -> list[Hit]:
-        found = await self._run(self._timeout_s, self._collection.keyword_search, text, limit, where)
+        found = await self._read(self._timeout_s, self._collection.keyword_search, text, limit, where)
         # milvus-lite, which the tests take for a server, has the sign turned.
         return [replace(hit, score=abs(hit.score)) for hit in _hits(found)]
 
     async def vectors(self, chunks: Sequence[Chunk]) -> list[Vector]:
         ids = [_row_id(chunk.document, chunk.index) for chunk in chunks]
-        rows = await self._run(self._timeout_s, self._collection.vectors, ids)
+        rows = await self._read(self._timeout_s, self._collection.vectors, ids)
         return [np.asarray(row["vector"], dtype=np.float32) for row in rows]
 
     async def figures(self, document: str, chunk_page: int, limit: int) -> list[Figure]:
-        return await self._run(self._timeout_s, self._collection.figures, _key(document), chunk_page, limit)
+        return await self._read(self._timeout_s, self._collection.figures, _key(document), chunk_page, limit)
 
     async def flush(self) -> None:
         """Nothing: a server seals its segments itself, and limits how often it may be told to."""
+
+    async def _read(self, timeout_s: float, work: Callable[..., T], *args: Any) -> T:
+        """As ``_run``, for work that changes nothing: if its connection breaks, it is done once more in the time left.
+
+        A server that restarts or is scaled says GOAWAY and then closes; pymilvus repeats what met that, but not its own
+        opening of a connection.
+        """
+
+        def done(timeout_s: float, *args: Any) -> T:
+            ends = time.monotonic() + timeout_s
+            try:
+                return work(timeout_s, *args)
+            except (MilvusException, grpc.RpcError) as error:
+                left_s = ends - time.monotonic()
+                if left_s <= 0 or not _is_broken(error):
+                    raise
+            self._collection.forget()
+            return work(left_s, *args)
+
+        return await self._run(timeout_s, done, *args)
 
     async def _run(self, timeout_s: float, work: Callable[..., T], *args: Any) -> T:
         """Blocking ``work(timeout_s, *args)`` in a thread; a thread that is given up ends by that same timeout."""
@@ -299,6 +324,11 @@ class _Collection:
     def _check(self, dimension: int, vector: Vector) -> None:
         if len(vector) != dimension:
             raise other_dimension(self._name, dimension, len(vector))
+
+
+def _is_broken(error: MilvusException | grpc.RpcError) -> bool:
+    code = error.code
+    return (code() if callable(code) else code) in _BROKEN
 
 
 def _expression(where: Filter | None) -> str:

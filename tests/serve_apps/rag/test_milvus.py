@@ -1,6 +1,7 @@
 """What only a Milvus server does; test_vector_store.py has what all stores do."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -8,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import pytest
 from milvus_lite.server_manager import server_manager_instance as milvus_servers
-from pymilvus import DataType, MilvusClient
+from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.client.grpc_handler import GrpcHandler
 
 from serve_apps.common.errors import Unavailable, UpstreamFailed
 from serve_apps.common.secrets import UpstreamKeys
@@ -99,6 +102,64 @@ def test_a_store_that_is_not_there_is_unavailable_and_says_when_to_try_again() -
                 await attempt
             assert raised.value.message == "The vector store of collection 'docs' does not answer; try again later."
             assert raised.value.retry_after_s == 5
+
+    run(check())
+
+
+class Goaway(grpc.RpcError):
+    """What a call hears whose connection the server is closing."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNAVAILABLE
+
+    def details(self) -> str:
+        return "GOAWAY received; Error code: 11; Debug Text: too_many_pings"
+
+
+@pytest.mark.parametrize(("breaks", "answered"), [(1, True), (2, False)])
+def test_a_read_whose_connection_breaks_is_done_once_more(
+    store: Milvus, monkeypatch: pytest.MonkeyPatch, breaks: int, answered: bool
+) -> None:
+    register = GrpcHandler._internal_register
+    broken: list[None] = []
+
+    def breaking(*args: Any, **kwargs: Any) -> Any:
+        if len(broken) < breaks:
+            broken.append(None)
+            raise Goaway
+        return register(*args, **kwargs)
+
+    monkeypatch.setattr(GrpcHandler, "_internal_register", breaking)
+
+    async def check() -> None:
+        with contextlib.nullcontext() if answered else pytest.raises(Unavailable):
+            assert await store.search(unit(0), 1) == []
+        assert len(broken) == breaks
+
+    run(check())
+
+
+def test_what_is_refused_is_not_asked_again_and_what_writes_is_done_once(
+    store: Milvus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def raising(name: str, error: Exception) -> Callable[..., Any]:
+        def work(*_: Any) -> Any:
+            done.append(name)
+            raise error
+
+        return work
+
+    monkeypatch.setattr(store._collection, "search", raising("search", MilvusException(1100, "no such field")))
+    monkeypatch.setattr(store._collection, "upsert", raising("upsert", Goaway()))
+
+    async def check() -> None:
+        with pytest.raises(Unavailable):
+            await store.search(unit(0), 1)
+        with pytest.raises(Unavailable):
+            await write(store, "a", 0)
+        assert done == ["search", "upsert"]
 
     run(check())
 

@@ -24,6 +24,8 @@ from pymilvus.grpc_gen import milvus_pb2_grpc
 
 THREADS = 10
 GRACE_S = 5
+#: pymilvus pings every ten seconds, which Milvus takes and gRPC's own defaults answer with GOAWAY.
+OPTIONS = [("grpc.http2.min_ping_interval_without_data_ms", 5000), ("grpc.keepalive_permit_without_calls", 1)]
 
 
 class Authorization(grpc.ServerInterceptor):
@@ -67,7 +69,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     store = MilvusLite(str(folder))
     authorization = Authorization(os.environ["COMMON_SECURITY_DEFAULTROOTPASSWORD"])
-    server = grpc.server(ThreadPoolExecutor(THREADS), interceptors=[authorization])
+    server = grpc.server(ThreadPoolExecutor(THREADS), interceptors=[authorization], options=OPTIONS)
     milvus_pb2_grpc.add_MilvusServiceServicer_to_server(MilvusServicer(store), server)
     port = server.add_insecure_port(f"[::]:{os.environ.get('PROXY_PORT', '19530')}")
     server.start()
