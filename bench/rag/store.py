@@ -75,7 +75,7 @@ async def _measured(store: VectorStore, chunks: int) -> dict[str, Any]:
         pieces = [Chunk(name, place, each) for place, each in enumerate(of_it)]
         vectors_of_it = list(vectors[first : first + CHUNKS_PER_DOCUMENT])
         await store.replace(StoredDocument(name, len(pieces), "hash"), pieces, vectors_of_it)
-    await store.flush()
+    await store.prepare()
     await store.keyword_search("word1", 1)
     written_s = time.perf_counter() - began
     units = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -108,6 +108,7 @@ async def _reopened(uri: str) -> dict[str, Any]:
     before = process.memory_info().rss
     store = _opened(uri)
     began = time.perf_counter()
+    await store.prepare()
     await store.search(np.ones(DIMENSION, dtype=np.float32), BEST)
     await store.keyword_search("word1", BEST)
     return {

@@ -1,5 +1,6 @@
 """The front door of the RAG app."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,12 +93,21 @@ class Rag:
         opened = partial(open_store, on_call=self._observer.store_called)
         self._pipelines = Pipelines(self._gateway, self._observer, opened, self._read)
         self._settings: RagPipelines | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._readers = readers
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Run the pipelines of ``user_config`` instead; one that is not valid changes nothing."""
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Run the pipelines of ``user_config`` instead; one that is not valid changes nothing.
+
+        Serve sends a replica no questions before this returns. So a new one has its documents at hand by then, while
+        one that runs prepares new ones beside its answers.
+        """
+        is_new = self._settings is None
         self._settings = accepted(RagPipelines, user_config, self._settings)
         self._pipelines.replace(self._settings)
+        self._preparing = asyncio.create_task(self._pipelines.prepare())
+        if is_new:
+            await self._preparing
 
     async def _read(self, content: bytes, content_type: str, name: str, with_figures: bool) -> Content:
         try:

@@ -34,6 +34,7 @@ DEFAULT_DATA = "/var/lib/llm-serving"
 
 WRITE_TIMEOUT_S = 60  # for one document or a listing; far above what a healthy disk takes
 RECORD_TIMEOUT_S = 10  # for one record: patient, since it is asked for by who writes
+PREPARE_TIMEOUT_S = 120  # for the indexes to be made; 100,000 chunks take some 7 s
 LOCK_TIMEOUT_S = 5  # for another process to finish its write
 LOAD_ROWS = 1000  # chunks read at a time when the indexes are made
 RETRY_AFTER_S = 5
@@ -127,9 +128,9 @@ class Embedded:
     async def figures(self, document: str, chunk_page: int, limit: int) -> list[Figure]:
         return await self._run(self._timeout_s, self._collection.figures, document, chunk_page, limit)
 
-    async def flush(self) -> None:
+    async def prepare(self) -> None:
         # Every write is on the disk already. Make the indexes now rather than at the next question.
-        await self._run(WRITE_TIMEOUT_S, self._collection.index)
+        await asyncio.wrap_future(await self._run(PREPARE_TIMEOUT_S, self._collection.prepare))
 
     async def _run(self, timeout_s: float, work: Callable[..., T], *args: Any) -> T:
         loop = asyncio.get_running_loop()
@@ -292,6 +293,10 @@ class _Collection:
             limit,
         )
         return [Figure(*row) for row in rows]
+
+    def prepare(self) -> "Future[None]":
+        indexes = self.index()
+        return _done() if indexes is None else self._word_thread.submit(indexes.keywords.commit)
 
     def index(self) -> _Indexes | None:
         """The indexes, in step with the file; None if there is nothing to index."""

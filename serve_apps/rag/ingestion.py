@@ -1,6 +1,7 @@
 """From documents to their chunks in the vector store; what has not changed is left as it is."""
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,7 +114,8 @@ class Ingester:
             done |= {each.id: each for each in brought}
             broken = broken or _outage(brought)
         if any(each.status == "indexed" for each in done.values()):
-            await self._store.flush()
+            with contextlib.suppress(ServingError):  # the documents are in; the next question does it
+                await self._store.prepare()
         failures = [each.error for each in done.values() if each.error is not None]
         if failures and len(failures) == len(done):
             raise failures[0]

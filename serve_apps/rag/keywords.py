@@ -52,9 +52,17 @@ class KeywordIndex:
         """Remove a document's chunks."""
         self._writing().delete_documents_by_term("document", document)
 
+    def commit(self) -> None:
+        """Make changes findable. The writer goes: hundreds of tenants' indexes would hold its memory for nothing."""
+        if self._writer is not None:
+            self._writer.commit()
+            self._writer.wait_merging_threads()
+            self._writer = None
+            self._index.reload()
+
     def search(self, text: str, limit: int, where: Filter | None) -> list[tuple[int, float]]:
         """The rows that share words with ``text``, best first, with their BM25 score."""
-        self._commit()
+        self.commit()
         words = dict.fromkeys(self._analyzer.analyze(_spaced(text)))  # without a word's repetitions
         if not words:
             return []
@@ -81,14 +89,6 @@ class KeywordIndex:
         if self._writer is None:
             self._writer = self._index.writer(_WRITER_BYTES, num_threads=1)
         return self._writer
-
-    def _commit(self) -> None:
-        """Make changes findable. The writer goes: hundreds of tenants' indexes would hold its memory for nothing."""
-        if self._writer is not None:
-            self._writer.commit()
-            self._writer.wait_merging_threads()
-            self._writer = None
-            self._index.reload()
 
 
 def _analyzer(language: Language) -> tantivy.TextAnalyzer:

@@ -27,7 +27,7 @@ from serve_apps.rag.figures import Figure
 from serve_apps.rag.filters import FACET_CHARS, Filter, facets
 from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS, Hit, StoredDocument, Vector, other_dimension
 
-WRITE_TIMEOUT_S = 60  # for one batch of rows, a flush or a listing; far above what a healthy store takes
+WRITE_TIMEOUT_S = 60  # for one batch of rows or a listing; far above what a healthy store takes
 RECORD_TIMEOUT_S = 10  # for one record: patient, since it is asked for by who writes
 WRITE_ROWS = 256  # rows per request: 2 MB with 1,024 dimensions and long chunks, far below gRPC's limit
 LIST_ROWS = 1000  # rows per page of a listing
@@ -130,8 +130,9 @@ class Milvus:
     async def figures(self, document: str, chunk_page: int, limit: int) -> list[Figure]:
         return await self._read(self._timeout_s, self._collection.figures, _key(document), chunk_page, limit)
 
-    async def flush(self) -> None:
-        """Nothing: a server seals its segments itself, and limits how often it may be told to."""
+    async def prepare(self) -> None:
+        # Connected, and loaded by the server. It seals its segments itself, and limits how often it may be told to.
+        await self._read(RECORD_TIMEOUT_S, self._collection.prepare)
 
     async def _read(self, timeout_s: float, work: Callable[..., T], *args: Any) -> T:
         """As ``_run``, for work that changes nothing: if its connection breaks, it is done once more in the time left.
@@ -190,6 +191,9 @@ class _Collection:
         """Connect anew at the next call; the collection may have changed meanwhile."""
         self._client: MilvusClient | None = None
         self._dimension: int | None = None
+
+    def prepare(self, timeout_s: float) -> None:
+        self._opened(timeout_s)
 
     def records(self, timeout_s: float, condition: str) -> list[dict[str, Any]]:
         client, dimension = self._opened(timeout_s)

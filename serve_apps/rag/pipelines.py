@@ -1,12 +1,14 @@
 """The pipelines that run now; a new configuration replaces them whole."""
 
+import asyncio
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
-from serve_apps.common.errors import NotFound
+from serve_apps.common.errors import NotFound, ServingError
 from serve_apps.rag import reading
 from serve_apps.rag.config import Pipeline, RagPipelines
 from serve_apps.rag.config import VectorStore as StoreSettings
@@ -22,6 +24,8 @@ MAX_OPEN_TENANTS = 64
 
 #: Hexadecimal characters of a tenant's hash: 128 bits, so that no two tenants ever share a collection.
 _HASH_CHARS = 32
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,17 @@ class Pipelines:
         }
         still_apart = [key for key in self._tenants if key[0] in self._wanted and key[0] not in self._shared]
         self._tenants = OrderedDict((key, self._start(*key)) for key in still_apart)
+
+    async def prepare(self) -> None:
+        """Make the documents that all tenants share quick to search. A store that is down costs answers, not us."""
+        stores = {id(each.store): each for each in self._shared.values()}.values()
+        await asyncio.gather(*(self._prepared(each) for each in stores))
+
+    async def _prepared(self, pipeline: RunningPipeline) -> None:
+        try:
+            await pipeline.store.prepare()
+        except ServingError as error:
+            logger.warning("a store is not ready", extra={"pipeline": pipeline.name, "problem": error.message})
 
     def find(self, name: str, tenant: str) -> RunningPipeline:
         """The pipeline called ``name``, as it runs for a tenant.

@@ -91,8 +91,8 @@ class VectorStore(Protocol):
     async def figures(self, document: str, chunk_page: int, limit: int) -> list[Figure]:
         """The first figures of a document beside its chunks that begin on that page."""
 
-    async def flush(self) -> None:
-        """Make what was written quick to search; call it once after a batch of writes."""
+    async def prepare(self) -> None:
+        """Make what it holds quick to search: before the first question, and once after a batch of writes."""
 
 
 def other_dimension(collection: str, held: int, given: int) -> UpstreamFailed:

@@ -26,7 +26,7 @@ class InMemoryStore:
     pictures: dict[str, list[Figure]] = field(default_factory=dict)
     searches: list[int] = field(default_factory=list)
     """The limit of each search."""
-    flushes: int = 0
+    preparations: int = 0
 
     async def document(self, document: str) -> StoredDocument | None:
         self._fail()
@@ -82,9 +82,9 @@ class InMemoryStore:
         passing = (name for name, record in self.records.items() if not where or where.matches(facets(record.metadata)))
         return [row for name in passing for row in self.rows.get(name, [])]
 
-    async def flush(self) -> None:
+    async def prepare(self) -> None:
         self._fail()
-        self.flushes += 1
+        self.preparations += 1
 
     def _fail(self) -> None:
         if self.failure is not None:

@@ -10,6 +10,7 @@ from ray.serve import Application
 from serve_apps.common.errors import InvalidRequest, NotFound, Unavailable
 from serve_apps.rag.app import Rag, RayMetrics, Reading, build_app
 from serve_apps.rag.config import RagArgs
+from serve_apps.rag.pipelines import Pipelines
 from serve_apps.rag.sections import Section
 
 ARGS = RagArgs(gateway_url="http://127.0.0.1:8000")
@@ -22,6 +23,7 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "internal").mkdir()
     (tmp_path / "internal" / "token").write_text("token")
     monkeypatch.setenv("LLM_SERVING_SECRETS", str(tmp_path))
+    monkeypatch.setenv("LLM_SERVING_DATA", str(tmp_path))
     return tmp_path
 
 
@@ -67,8 +69,8 @@ def test_a_reader_that_is_gone_is_no_fault_of_the_documents() -> None:
 @pytest.mark.usefixtures("secrets")
 def test_a_new_configuration_replaces_the_pipelines() -> None:
     replica = start()
-    replica.reconfigure({"pipelines": {"docs": DOCS}})
-    replica.reconfigure({"pipelines": {"wiki": DOCS}})
+    asyncio.run(replica.reconfigure({"pipelines": {"docs": DOCS}}))
+    asyncio.run(replica.reconfigure({"pipelines": {"wiki": DOCS}}))
     assert replica._pipelines.find("wiki", "acme").settings.llm == "chat"
     with pytest.raises(NotFound, match="there are wiki"):
         replica._pipelines.find("docs", "acme")
@@ -77,15 +79,37 @@ def test_a_new_configuration_replaces_the_pipelines() -> None:
 @pytest.mark.usefixtures("secrets")
 def test_a_replica_does_not_start_with_a_configuration_that_is_not_valid() -> None:
     with pytest.raises(ValidationError, match="topk"):
-        start().reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}})
+        asyncio.run(start().reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}}))
 
 
 @pytest.mark.usefixtures("secrets")
 def test_a_configuration_that_is_not_valid_changes_nothing() -> None:
     replica = start()
-    replica.reconfigure({"pipelines": {"docs": DOCS}})
-    replica.reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}})
+    asyncio.run(replica.reconfigure({"pipelines": {"docs": DOCS}}))
+    asyncio.run(replica.reconfigure({"pipelines": {"docs": DOCS | {"topk": 3}}}))
     assert replica._pipelines.find("docs", "acme").settings.top_k == 5
+
+
+@pytest.mark.usefixtures("secrets")
+def test_a_new_replica_has_its_documents_at_hand_and_a_running_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        at_hand = asyncio.Event()
+
+        async def prepare(_: Pipelines) -> None:
+            await at_hand.wait()
+
+        monkeypatch.setattr(Pipelines, "prepare", prepare)
+        replica = start()
+        starting = asyncio.create_task(replica.reconfigure({"pipelines": {"docs": DOCS}}))
+        await asyncio.sleep(0.05)
+        assert not starting.done()
+        at_hand.set()
+        await starting
+        at_hand.clear()
+        async with asyncio.timeout(20):
+            await replica.reconfigure({"pipelines": {"wiki": DOCS}})
+
+    asyncio.run(story())
 
 
 def test_a_replica_does_not_start_without_the_internal_credential(secrets: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from serve_apps.common.errors import Unavailable
 from serve_apps.rag.chunking import Chunk
 from serve_apps.rag.config import VectorStore
-from serve_apps.rag.embedded import Embedded
+from serve_apps.rag.embedded import Embedded, _Collection
 from serve_apps.rag.filters import parse
+from serve_apps.rag.keywords import KeywordIndex
 from serve_apps.rag.vector_store import StoredDocument
 from tests.serve_apps.rag.written import run, unit, write
 
@@ -34,6 +35,24 @@ def test_what_was_written_is_there_after_a_restart(store_uri: str) -> None:
 
     async def check() -> None:
         assert await found(open_store(store_uri)) == (["a at 0", "a at 90"], ["a at 0", "a at 90"])
+
+    run(check())
+
+
+def test_a_prepared_store_has_nothing_left_to_do_for_its_first_question(
+    store_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left_to_do(*_: object) -> None:
+        raise AssertionError
+
+    async def check() -> None:
+        await write(open_store(store_uri), "a", 0, 90)
+        store = open_store(store_uri)
+        await store.prepare()
+        monkeypatch.setattr(_Collection, "_load", left_to_do)
+        monkeypatch.setattr(KeywordIndex, "_writing", left_to_do)
+        monkeypatch.setattr(KeywordIndex, "commit", lambda index: index._writer is None or left_to_do())
+        assert await found(store) == (["a at 0", "a at 90"], ["a at 0", "a at 90"])
 
     run(check())
 

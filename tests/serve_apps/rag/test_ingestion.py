@@ -72,7 +72,7 @@ def test_a_document_is_cut_embedded_and_stored(
     assert [chunk.index for chunk, _ in store.rows["a.md"]] == [0, 1, 2]
     assert [passage.split("\n")[0] for passage in gateway.bodies("/v1/embeddings")[0]["input"]] == ["Tea"] * 3
     assert observed.chunks == [("docs", 3)]
-    assert store.flushes == 1
+    assert store.preparations == 1
 
 
 def test_an_unchanged_document_is_not_embedded_again(
@@ -86,10 +86,10 @@ def test_an_unchanged_document_is_not_embedded_again(
     assert [body["input"] for body in gateway.bodies("/v1/embeddings")] == [["one"], ["two"]]
 
 
-def test_nothing_is_flushed_where_nothing_changed(ingest: Ingest, store: InMemoryStore) -> None:
+def test_nothing_is_prepared_where_nothing_changed(ingest: Ingest, store: InMemoryStore) -> None:
     ingest(document("one"))
     ingest(document("one"))
-    assert store.flushes == 1
+    assert store.preparations == 1
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_outage_half_way_is_told_for_each_document_and_the_next_try_goes_on(
         ("failed", "starting"),
     ]
     assert len(gateway.bodies("/v1/embeddings")) == 2  # the third was not tried
-    assert store.flushes == 1
+    assert store.preparations == 1
     gateway.down.clear()
     monkeypatch.setattr(gateway, "_embeddings", answer)
     assert [each.status for each in ingest(*documents)] == ["unchanged", "indexed", "indexed"]

@@ -9,7 +9,7 @@ from weakref import ref
 import pytest
 from pydantic import ValidationError
 
-from serve_apps.common.errors import NotFound
+from serve_apps.common.errors import NotFound, Unavailable
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.rag import pipelines as pipelines_module
 from serve_apps.rag.config import RagPipelines, VectorStore
@@ -70,6 +70,15 @@ def test_a_store_is_kept_while_its_settings_stay(pipelines: Pipelines, opened: O
     pipelines.replace(wanted(docs={"vectorStore": {"uri": "b.db"}}))
     assert pipelines.find("docs", TENANT).store is not before.store
     assert opened.opened == [("a.db", "docs"), ("b.db", "docs")]
+
+
+def test_shared_stores_are_prepared_once_each_and_one_that_is_down_keeps_nobody_waiting(pipelines: Pipelines) -> None:
+    same = {"vectorStore": {"uri": "b.db"}, "collection": "same"}
+    pipelines.replace(wanted(docs={}, one=same, two=same, down={"collection": "down"}, theirs={"tenancy": "tenant"}))
+    stores: dict[str, Any] = {name: pipelines.find(name, TENANT).store for name in ("docs", "one", "down", "theirs")}
+    stores["down"].failure = Unavailable("down")
+    asyncio.run(pipelines.prepare())
+    assert {name: store.preparations for name, store in stores.items()} == {"docs": 1, "one": 1, "down": 0, "theirs": 0}
 
 
 def test_a_collection_is_named_after_its_pipeline_unless_it_has_a_name(pipelines: Pipelines, opened: Opened) -> None:

@@ -37,7 +37,7 @@ def test_a_store_never_written_to_is_empty(store: VectorStore) -> None:
         assert await store.keyword_search("a", 5) == []
         assert await store.vectors([Chunk("a", 0, "a")]) == []
         assert await store.delete("a") == 0
-        await store.flush()
+        await store.prepare()
 
     run(check())
 
