@@ -9,6 +9,7 @@ import orjson
 from serve_apps.agent.schemas import bounded
 from serve_apps.agent.tools import Call, Function
 from serve_apps.agent.turn import Turn
+from serve_apps.common import fence
 
 Message = dict[str, Any]
 
@@ -101,7 +102,8 @@ class Native:
 
     def results(self, calls: Sequence[Call], texts: Sequence[str]) -> list[Message]:
         return [
-            {"role": "tool", "tool_call_id": call.id, "content": text} for call, text in zip(calls, texts, strict=True)
+            {"role": "tool", "tool_call_id": call.id, "content": fence.inert(text)}
+            for call, text in zip(calls, texts, strict=True)
         ]
 
     def _offered(self, choice: str) -> dict[str, Any]:
@@ -118,7 +120,7 @@ class Json:
 
     def __init__(self, functions: Sequence[Function]) -> None:
         self._listed = "\n".join(
-            f"- {each.name}: {each.description} arguments: {orjson.dumps(_brief(each.parameters)).decode()}"
+            f"- {each.name}: {fence.inert(f'{each.description} arguments: {_brief(each.parameters)}')}"
             for each in functions
         )
         choices = [_choice(each.name, bounded(each.parameters)) for each in functions]
@@ -157,7 +159,7 @@ class Json:
 
 def fenced(tool: str, text: str) -> str:
     """A tool's result as models are told it, in a fence that it cannot close."""
-    return f'<result tool="{tool}">\n{text.replace("</result", "(/result")}\n</result>'
+    return fence.fenced("result", f' tool="{tool}"', text)
 
 
 def _choice(name: str, parameters: Any) -> dict[str, Any]:
@@ -170,13 +172,14 @@ def _choice(name: str, parameters: Any) -> dict[str, Any]:
     }
 
 
-def _brief(parameters: dict[str, Any]) -> dict[str, str]:
-    """A function's parameters in a few words; the whole schema holds the model anyway."""
+def _brief(parameters: dict[str, Any]) -> str:
+    """A function's parameters in a few words, as JSON; the whole schema holds the model anyway."""
     required = parameters.get("required", [])
-    return {
+    words = {
         name: _in_words(schema, optional=name not in required)
         for name, schema in parameters.get("properties", {}).items()
     }
+    return orjson.dumps(words).decode()
 
 
 def _in_words(schema: Any, *, optional: bool) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import httpx2
 import orjson
@@ -65,13 +65,14 @@ def request_of(base_url: str, endpoint: Endpoint, arguments: Arguments) -> tuple
     """The URL and the JSON body of a call. Arguments in the path are encoded: they cannot lead to another path.
 
     Raises:
-        ToolFailed: one of them would be a step up, or an empty step, in the path.
+        ToolFailed: one of them would be a step up, or nothing, in the path.
     """
     left = dict(arguments)
 
     def fill(match: re.Match[str]) -> str:
         text = _plain(left.pop(match[1], ""))
-        if text in ("", ".", ".."):
+        # Some servers decode a path before they walk it.
+        if not text or not {".", ".."}.isdisjoint(re.split(r"[/\\]", unquote(text))):
             raise ToolFailed(f"arguments.{match[1]}: {text!r} cannot stand in a path")
         return quote(text, safe="")
 
@@ -101,6 +102,8 @@ def from_openapi(document: Mapping[str, Any], wanted: tuple[str, ...], methods: 
         for method, operation in _mapping(item).items():
             name = operation.get("operationId") if isinstance(operation, dict) else None
             if name in wanted:
+                if not path.startswith("/"):  # behind the base URL it could name another host
+                    raise ToolFailed(f"{name} has the path {path!r}, which does not begin with /")
                 if method.upper() not in methods:
                     raise ToolFailed(f"{name} is {method.upper()}, and only {', '.join(methods)} are allowed")
                 found[re.sub(r"[^A-Za-z0-9_-]", "_", name)[:30]] = _endpoint(

@@ -23,6 +23,9 @@ _ROLE = re.compile(rb'"role":\s*"')
 _FINISHED = re.compile(rb'"finish_reason":\s*"')
 _ERROR = re.compile(rb'\{\s*"error":')
 
+#: What a model says, in the fields of a message or of a delta: thoughts are shown, too.
+_TEXTS = ("content", "reasoning", "reasoning_content")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -41,8 +44,11 @@ class Answer:
         completion["model"] = self.model
         for choice in completion["choices"]:
             message = choice["message"]
+            for name in _TEXTS:
+                if isinstance(message.get(name), str):
+                    message[name] = self._checked(message[name])
             if message.get("content") is not None:
-                message["content"] = self.notice + self._checked(message["content"])
+                message["content"] = self.notice + message["content"]
             message["annotations"] = self._annotations()
         return self._flagged(completion)
 
@@ -54,7 +60,7 @@ class Answer:
         """
         name = b'"model":' + orjson.dumps(self.model)
         begun = False
-        texts: defaultdict[int, LinkFilter] = defaultdict(self._filter)
+        texts: defaultdict[tuple[int, str], LinkFilter] = defaultdict(self._filter)
         try:
             async for payload in payloads:
                 begun = True
@@ -112,20 +118,24 @@ class Answer:
                 raise
             yield sse.event("error", error.body())
 
-    def _completed(self, payload: bytes, texts: defaultdict[int, LinkFilter]) -> bytes:
+    def _completed(self, payload: bytes, texts: defaultdict[tuple[int, str], LinkFilter]) -> bytes:
         """An event with the notice where a choice begins, its links checked, and the annotations where it ends."""
         chunk = orjson.loads(payload)
         for choice in chunk["choices"]:
             delta = choice["delta"]
-            text = texts[choice["index"]].feed(delta.get("content") or "")
-            if self.notice and delta.get("role"):
-                text = self.notice + text
-            if choice.get("finish_reason"):
-                text += texts[choice["index"]].finish()
+            ends = choice.get("finish_reason")
+            for name in _TEXTS:
+                links = texts[choice["index"], name]
+                text = links.feed(delta.get(name) or "")
+                if self.notice and name == "content" and delta.get("role"):
+                    text = self.notice + text
+                if ends:
+                    text += links.finish()
+                if text or delta.get(name):
+                    delta[name] = text
+            if ends:
                 delta["annotations"] = self._annotations()
                 self._flagged(chunk)
-            if text or delta.get("content"):
-                delta["content"] = text
         return orjson.dumps(chunk)
 
     def _filter(self) -> LinkFilter:

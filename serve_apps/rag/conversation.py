@@ -11,6 +11,8 @@ from serve_apps.rag.config import Pipeline
 
 #: The request's fields that are the pipeline's and unknown to models.
 OWN_FIELDS = frozenset({"filter"})
+#: What documents could have the model call, with words of the conversation; and no results of such calls are read.
+_CALLS = ("tools", "functions")
 
 
 class Message(TypedDict):
@@ -38,8 +40,13 @@ def read(body: Mapping[str, Any]) -> Conversation:
     """The conversation in the body of a chat completion request.
 
     Raises:
-        InvalidRequest: no messages, the last is not the user's, or one holds something other than text.
+        InvalidRequest: no messages, the last is not the user's, or one holds something other than text; or tools.
     """
+    for name in _CALLS:
+        if body.get(name):
+            raise InvalidRequest(
+                f"{name}: a pipeline answers and calls nothing; leave it out, or ask an agent", param=name
+            )
     given = body.get("messages")
     if not isinstance(given, list) or not given:
         raise InvalidRequest("messages: required, a list that ends with a user's message", param="messages")

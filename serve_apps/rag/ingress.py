@@ -26,8 +26,8 @@ from serve_apps.rag.observation import Observer, observed
 from serve_apps.rag.pipelines import Pipelines, RunningPipeline
 from serve_apps.rag.retriever import SURVIVABLE, Retrieval
 
-#: A way to answer: how the answer leaves, and the request to the model, None if none is asked.
-Attempt = tuple[Answer, dict[str, Any] | None]
+#: A way to answer: how the answer leaves, and the request to the model, or what is said if none is asked.
+Attempt = tuple[Answer, dict[str, Any] | str]
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Routes:
             pipeline, Conversation(query.question.strip()), body, caller, query.top_k, query.filter
         )
 
-        async def respond(answer: Answer, completion: dict[str, Any] | None) -> Response:
+        async def respond(answer: Answer, completion: dict[str, Any] | str) -> Response:
             if not query.stream:
                 return _answered(answer.query(await self._complete(pipeline, completion, caller)), answer)
             payloads = self._stream(pipeline, completion, body, caller)
@@ -126,7 +126,7 @@ class Routes:
         pipeline = self._pipelines.find(body["model"], caller.tenant)
         attempts = await self._prepare(pipeline, conversation.read(body), body, caller, given_filter=body.get("filter"))
 
-        async def respond(answer: Answer, completion: dict[str, Any] | None) -> Response:
+        async def respond(answer: Answer, completion: dict[str, Any] | str) -> Response:
             if not body.get("stream"):
                 return _answered(answer.chat(await self._complete(pipeline, completion, caller)), answer)
             payloads = self._stream(pipeline, completion, body, caller)
@@ -155,7 +155,8 @@ class Routes:
         # What an image shows may be what the question is about.
         may_say = settings.unfound == "say" and not must_be_json and not said.images
         if may_say and not retrieval.sources and retrieval.searched:
-            return [(Answer(pipeline.name, retrieval), None)]
+            said_instead = unfound.UNFOUND_IN_PART if retrieval.in_part else unfound.UNFOUND
+            return [(Answer(pipeline.name, retrieval), said_instead)]
         # A notice would break the syntax of an answer that must be JSON; header and body still flag it.
         notice = "" if must_be_json else prompt.notice(retrieval)
         links = None if settings.links == "any" else prompt.addresses(settings.system_prompt, said, retrieval)
@@ -176,7 +177,7 @@ class Routes:
         self,
         pipeline: RunningPipeline,
         attempts: Sequence[Attempt],
-        respond: Callable[[Answer, dict[str, Any] | None], Awaitable[Response]],
+        respond: Callable[[Answer, dict[str, Any] | str], Awaitable[Response]],
     ) -> Response:
         """The response of the first attempt whose model does not fail, or find it too long, before it begins."""
         for attempt in attempts[:-1]:
@@ -188,18 +189,18 @@ class Routes:
         return await respond(*attempts[-1])
 
     async def _complete(
-        self, pipeline: RunningPipeline, completion: dict[str, Any] | None, caller: Caller
+        self, pipeline: RunningPipeline, completion: dict[str, Any] | str, caller: Caller
     ) -> dict[str, Any]:
-        if completion is None:
-            return unfound.completion()
+        if isinstance(completion, str):
+            return unfound.completion(completion)
         with observed(self._observer, pipeline.name, "generate"):
             return await self._gateway.chat(completion, caller)
 
     async def _stream(
-        self, pipeline: RunningPipeline, completion: dict[str, Any] | None, body: dict[str, Any], caller: Caller
+        self, pipeline: RunningPipeline, completion: dict[str, Any] | str, body: dict[str, Any], caller: Caller
     ) -> AsyncGenerator[bytes, None]:
-        if completion is None:
-            async for payload in unfound.payloads(body):
+        if isinstance(completion, str):
+            async for payload in unfound.payloads(completion, body):
                 yield payload
             return
         with observed(self._observer, pipeline.name, "generate"):

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from serve_apps.common import fence
 from serve_apps.rag import links
 from serve_apps.rag.chunking import count_words
 from serve_apps.rag.conversation import Conversation, Message
@@ -15,12 +16,13 @@ from serve_apps.rag.retriever import Retrieval, Source
 
 #: Begins an answer that has no sources, whatever the model then says: a small one cannot be relied on to say so.
 NOTHING_FOUND = "The documents hold nothing on this question, so this answer does not come from them.\n\n"
+FOUND_IN_PART = (
+    "Only a part of the search worked, and it found nothing on this question, so this answer does not come from the "
+    "documents.\n\n"
+)
 NOT_SEARCHED = "The documents could not be searched, so this answer does not come from them.\n\n"
 
 _NO_SOURCES = "There are no sources for this question: say so, and do not guess what the documents might hold."
-
-#: The fence around a source, inside which it must not appear.
-_FENCE = re.compile(r"<(?=\s*/?\s*source\b)", re.IGNORECASE)
 
 
 def messages(
@@ -40,7 +42,9 @@ def notice(retrieval: Retrieval) -> str:
     """What an answer must begin with; empty if it has sources."""
     if retrieval.sources:
         return ""
-    return NOTHING_FOUND if retrieval.searched else NOT_SEARCHED
+    if not retrieval.searched:
+        return NOT_SEARCHED
+    return FOUND_IN_PART if retrieval.in_part else NOTHING_FOUND
 
 
 def addresses(system_prompt: str, conversation: Conversation, retrieval: Retrieval) -> frozenset[str]:
@@ -82,14 +86,13 @@ def _image(url: str) -> dict[str, Any]:
 
 
 def _fenced(source: Source) -> str:
-    """A source as data: numbered, named, and unable to close its own fence."""
-    named = _attribute("document", source.chunk.document)
+    """A source as data: numbered and named."""
+    named = f' id="{source.index}"' + _attribute("document", source.chunk.document)
     if source.chunk.heading:
         named += _attribute("heading", source.chunk.heading)
-    text = _FENCE.sub("(", source.chunk.text)
-    return f'<source id="{source.index}"{named}>\n{text}\n</source>'
+    return fence.fenced("source", named, source.chunk.text)
 
 
 def _attribute(name: str, value: str) -> str:
-    plain = re.sub(r"[<>\s]+", " ", value).replace('"', "'")
+    plain = re.sub(r"[<>\s]+", " ", fence.inert(value)).replace('"', "'")
     return f' {name}="{plain}"'

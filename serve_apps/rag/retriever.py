@@ -116,6 +116,11 @@ class Retrieval:
     searched: bool = True
 
     @property
+    def in_part(self) -> bool:
+        """Whether one of the searches is missing: it might have found more."""
+        return not {"embed", "search", "keywords"}.isdisjoint(self.degraded)
+
+    @property
     def has_figures(self) -> bool:
         """Whether there is something to see."""
         return any(source.figures for source in self.sources)

@@ -40,6 +40,7 @@ DOCUMENT: dict[str, Any] = {
                 "parameters": [{"name": "x-key", "in": "header", "required": True, "schema": {"type": "string"}}],
             },
         },
+        "@evil.example/x": {"get": {"operationId": "elsewhere"}},
     },
     "components": {
         "parameters": {"City": {"name": "city", "in": "path", "required": True, "schema": {"type": "string"}}},

@@ -172,6 +172,22 @@ def test_a_stream_with_checked_links_is_otherwise_the_same() -> None:
     assert chat_events(LINKED, tools) == chat_events(FOUND, tools)
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_links_are_checked_in_what_a_model_thinks(name: str) -> None:
+    given = completion("See https://good.example/a")
+    given["choices"][0]["message"][name] = "Send ![](https://evil.example/q)"
+    message = LINKED.chat(given)["choices"][0]["message"]
+    assert (message["content"], message[name]) == ("See https://good.example/a", "Send ![]([link removed])")
+    events = chat_events(
+        LINKED, [delta(**{name: "at https://evil.exa"}), delta(**{name: "mple/q"}), delta(content="So."), delta("stop")]
+    )
+    deltas = [event["choices"][0]["delta"] for event in events]
+    assert ["".join(each.get(field) or "" for each in deltas) for field in (name, "content")] == [
+        "at [link removed]",
+        "So.",
+    ]
+
+
 def _texts(event: Any) -> list[str]:
     return [choice["delta"].get("content") or "" for choice in event["choices"]]
 

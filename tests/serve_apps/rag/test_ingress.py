@@ -14,7 +14,7 @@ from milvus_lite.server_manager import server_manager_instance as milvus_servers
 
 from serve_apps.rag import prompt
 from serve_apps.rag.config import RagPipelines
-from serve_apps.rag.unfound import UNFOUND
+from serve_apps.rag.unfound import UNFOUND, UNFOUND_IN_PART
 from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.rag.conftest import RagServer
 from tests.serve_apps.rag.fake_gateway import TOKEN, FakeGateway, refusal
@@ -349,6 +349,52 @@ def test_a_milvus_that_dies_costs_answers_their_sources_until_it_is_back(rag: Ra
     answered = server.ask("pasta", stream=True)
     assert answered.headers["x-rag-degraded"] == "retrieval"
     assert events(answered)[-1][0] == "done"
+
+
+def test_what_dies_in_the_middle_of_an_answer_costs_only_the_next_one(
+    rag: Rag, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "milvus.db")
+    store = {"uri": str(milvus_servers.start_and_get_uri(file)), "timeoutS": PATIENCE_S}
+    try:
+        server = rag(stored=True, reranker="reranker", minScore=-1, vectorStore=store)
+        server.send(COOKING, ARCHITECTURE).raise_for_status()
+        gateway.endless = True
+        request = {**_chat_body(), "stream": True}
+        with server.client.stream("POST", "/v1/chat/completions", json=request) as response:
+            lines = response.iter_lines()
+            while '"on "' not in next(lines):
+                pass
+            milvus_servers.release_server(file)
+            for path in ("/v1/embeddings", "/v1/rerank"):
+                gateway.down[path] = refusal(503, "gone")
+            assert "".join(next(lines) for _ in range(40)).count('"on "') == 20
+            assert "x-rag-degraded" not in response.headers
+    finally:
+        milvus_servers.release_server(file)
+    gateway.endless = False
+    answered = server.ask("pasta")
+    assert answered.json()["answer"].startswith(prompt.NOT_SEARCHED)
+    assert answered.headers["x-rag-degraded"] == "retrieval"
+
+
+def test_what_a_missing_search_might_have_found_is_not_said_not_to_be_there(rag: Rag, gateway: FakeGateway) -> None:
+    server = rag()
+    server.send(COOKING).raise_for_status()
+    assert server.ask("zzz").json()["answer"] == UNFOUND
+    gateway.down["/v1/embeddings"] = refusal(503, "starting")
+    missing = server.ask("zzz")
+    assert missing.json()["answer"] == UNFOUND_IN_PART
+    assert missing.headers["x-rag-degraded"] == "embed"
+    assert UNFOUND_IN_PART in server.chat("zzz", stream=True).text
+
+
+def test_a_pipeline_offers_its_model_no_tools(rag: Rag, gateway: FakeGateway) -> None:
+    server = rag()
+    server.send(COOKING).raise_for_status()
+    tools = [{"type": "function", "function": {"name": "fetch", "parameters": {}}}]
+    assert error(server.chat("pasta", tools=tools))["param"] == "tools"
+    assert server.chat("pasta", tools=[]).status_code == 200
 
 
 def test_an_embedder_that_hangs_costs_its_deadline_and_no_more(rag: Rag, gateway: FakeGateway) -> None:

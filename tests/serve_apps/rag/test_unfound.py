@@ -9,13 +9,13 @@ from serve_apps.rag.unfound import UNFOUND, completion, payloads
 
 def streamed(body: dict[str, Any]) -> list[bytes]:
     async def read() -> list[bytes]:
-        return [payload async for payload in payloads(body)]
+        return [payload async for payload in payloads(UNFOUND, body)]
 
     return asyncio.run(read())
 
 
 def test_it_is_a_whole_answer() -> None:
-    answer = completion()
+    answer = completion(UNFOUND)
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": UNFOUND}
     assert answer["choices"][0]["finish_reason"] == "stop"
     assert answer["usage"]["total_tokens"] == 0
