@@ -6,11 +6,13 @@
 from pathlib import Path
 from typing import Any
 
+from ray._common.usage import usage_lib
 from ray.llm._internal.serve.core.engine.protocol import LLMEngine
 from ray.llm._internal.serve.core.ingress.builder import (
     _build_direct_streaming_llm_deployment,
     _build_openai_ingress_request_router,
 )
+from ray.llm._internal.serve.core.server import llm_server
 from ray.llm._internal.serve.engines.vllm import vllm_models
 from ray.llm._internal.serve.serving_patterns.prefill_decode.builder import PDServingArgs
 from ray.serve import Application
@@ -23,6 +25,7 @@ __all__ = [
     "LoraEngine",
     "build_pd_app",
     "outermost_middleware",
+    "report_usage_only_if_wanted",
     "set_sampling_defaults",
     "work_in_the_engines_process",
 ]
@@ -48,6 +51,16 @@ def work_in_the_engines_process() -> None:
     each step. vLLM asks for it, too, unless ``VLLM_ENABLE_V1_MULTIPROCESSING`` is 0, as in the chart's pods.
     """
     vllm_models.EXECUTOR_BACKEND_MP = "uni"
+
+
+def report_usage_only_if_wanted() -> None:
+    """Have servers of this process gather no usage statistics where Ray is told to send none, as in the chart's pods.
+
+    They would gather them all the same, and wait for it between the engine's start and the first request: for an actor
+    on the head that imports vLLM, which takes it 1 GB, or fails in an image without vLLM.
+    """
+    if not usage_lib.usage_stats_enabled():
+        llm_server.push_telemetry_report_for_all_models = lambda **_: None
 
 
 def outermost_middleware(app: Any, middleware: type, **options: Any) -> None:

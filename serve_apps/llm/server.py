@@ -54,6 +54,7 @@ class VLLMServer(LLMServer):
 
     async def start(self) -> None:
         """Start the engine."""
+        compat.report_usage_only_if_wanted()
         if is_one_cpu_worker(self._llm_config):
             compat.work_in_the_engines_process()
         await super().start()

@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from ray.llm._internal.serve.core.ingress.builder import build_openai_app
+from ray.llm._internal.serve.core.server import llm_server
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
 from ray.llm._internal.serve.engines.vllm import vllm_models
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
@@ -123,6 +124,25 @@ def test_a_cpu_engine_computes_in_its_own_process(monkeypatch: pytest.MonkeyPatc
     assert config.get_engine_config().get_initialization_kwargs()["distributed_executor_backend"] == "uni"
     asked = inspect.getsource(CpuPlatform.check_and_update_config)
     assert 'os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") == "1"' in asked
+
+
+@pytest.mark.parametrize(("variable", "reported"), [("0", []), ("1", [["config"]])])
+def test_usage_is_gathered_only_where_it_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, variable: str, reported: list[list[str]]
+) -> None:
+    gathered: list[list[str]] = []
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", variable)
+    monkeypatch.setattr(
+        llm_server, "push_telemetry_report_for_all_models", lambda all_models: gathered.append(all_models)
+    )
+    compat.report_usage_only_if_wanted()
+
+    async def start() -> None:
+        pass
+
+    server: Any = SimpleNamespace(engine=SimpleNamespace(start=start), _llm_config="config")
+    asyncio.run(LLMServer._start_engine(server))
+    assert gathered == reported
 
 
 def test_ray_keeps_vllms_state_where_we_look_for_it() -> None:
