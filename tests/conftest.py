@@ -1,12 +1,19 @@
 """What tests that share a process owe each other."""
 
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 #: Before any test module is imported.
 _ROOT_LEVEL = logging.root.level
+
+
+def pytest_configure() -> None:
+    """Have programs that tests start end with Ctrl-C, also where the tests were started in a shell's background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
