@@ -125,6 +125,7 @@ def test_killed_drivers_and_replicas_lose_nothing_and_a_line_is_in_the_output_on
         "failed": 1,
     }
     assert not list(nights.glob("out/parts/*/*"))
-    # What was kept when something was killed is never asked again.
+    # What was kept when something was killed is never asked again. The model was never asked line 0.
+    assert all(asked_by_second[line] for line in kept_by_second - {"line-0"})
     for lines, before in ((kept_by_first, asked_by_first), (kept_by_second, asked_by_second)):
         assert {line: asked(nights)[line] for line in lines} == {line: before[line] for line in lines}

@@ -4,7 +4,7 @@ Ray loads it in place of vLLM through RAYLLM_VLLM_ENGINE_CLS, inside the real VL
 what the rest of the system depends on: vLLM's app shape, its sampling defaults, and that a vanished client ends the
 generation. Environment: FAKE_START_S (seconds to start), FAKE_TOKEN_S (seconds per word), FAKE_JOURNAL (a file that
 gets one line per request: started, finished or aborted; prefilled or decoded before, where prompts are read elsewhere;
-and what was asked, where it is asked over Serve's handles).
+and asked, with the chat's last message).
 """
 
 import asyncio
@@ -69,6 +69,7 @@ class FakeEngine(LLMEngine):
 
     async def _chat(self, request: Request) -> Any:
         body = await request.json()
+        self._write(f"asked {body['messages'][-1]['content']}")
         count = self._count(body.get("max_tokens"))
         if body.get("stream"):
             return StreamingResponse(self._events(count), media_type="text/event-stream")
@@ -141,7 +142,6 @@ class FakeEngine(LLMEngine):
         return {"do_remote_prefill": True, "remote_engine_id": os.getpid()}
 
     async def chat(self, request: Any, _: Any = None) -> AsyncIterator[str | ChatCompletionResponse]:
-        self._write(f"asked {request.messages[-1]['content']}")
         moved = self._moved(request)
         count = self._count(request.max_tokens)
         if request.stream:
