@@ -17,10 +17,13 @@ import httpx2
 Address = IPv4Address | IPv6Address
 
 #: Public to Python, and still no tool's business: IETF's own (Oracle's metadata is there), Azure's metadata, and forms
-#: of IPv6 that hold an IPv4 address: IPv4-compatible, 6to4, local NAT64; last, what was once site-local.
+#: of IPv6 that hold an IPv4 address: compatible, translated, 6to4, local NAT64; last, what was once site-local.
 _SPECIAL = [
     ip_network(network)
-    for network in ("192.0.0.0/24", "168.63.129.16/32", "::/96", "2002::/16", "64:ff9b:1::/48", "fec0::/10")
+    for network in (
+        *("192.0.0.0/24", "168.63.129.16/32"),
+        *("::/96", "::ffff:0:0:0/96", "2002::/16", "64:ff9b:1::/48", "fec0::/10"),
+    )
 ]
 #: NAT64 (RFC 6052): an IPv4 address in the last 32 bits, which is what is reached.
 _NAT64 = IPv6Network("64:ff9b::/96")

@@ -48,11 +48,19 @@ class Toolbox:
         async with self._turn:
             if self._clock() >= self._good_until:
                 found = await asyncio.gather(*(self._functions(name, tool) for name, tool in self._tools.items()))
-                functions = {each.name: each for some in found for each in some or []}
+                functions = {each.name: each for some in found for each in some or [] if self._may_have(each)}
                 missing = tuple(name for name, some in zip(self._tools, found, strict=True) if some is None)
                 self._listed = Listed(functions, missing)
                 self._good_until = self._clock() + (RETRY_S if missing else FRESH_S)
         return self._listed
+
+    def _may_have(self, function: Function) -> bool:
+        """Whether its name is its tool's own: ``a`` must not pose as ``a_b`` by listing a function ``b_c``."""
+        name = function.name
+        owner = max((tool for tool in self._tools if name == tool or name.startswith(f"{tool}_")), key=len, default="")
+        if owner != function.tool:
+            logger.error("a function is left out", extra={"tool": function.tool, "problem": f"{name} is {owner}'s"})
+        return owner == function.tool
 
     async def _functions(self, name: str, tool: Tool) -> list[Function] | None:
         if tool.calculator is not None:

@@ -166,7 +166,9 @@ def rag_function(name: str, tool: Tool, pipeline: str, top_k: int | None, gatewa
             if isinstance(each, dict) and "document" in each
         )
         sources = f"\nSources: {', '.join(cited)}" if cited else ""
-        return Result(text + sources, answer.get("usage") or {})
+        missing = ", ".join(map(str, answer.get("degraded") or []))
+        degraded = f"\nThis may be incomplete; what did not work: {missing}" if missing else ""
+        return Result(text + sources + degraded, answer.get("usage") or {})
 
     question = {"type": "string", "minLength": 1, "maxLength": 500, "description": "A whole question"}
     description = tool.description or f"Answers a question from the documents in {pipeline}."

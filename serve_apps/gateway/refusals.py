@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from serve_apps.common import overflow
 from serve_apps.common.errors import (
     InvalidRequest,
     RateLimited,
@@ -24,11 +25,6 @@ _INTERNALS = re.compile(
     r"Traceback \(most recent|File \"[^\"]+\", line \d|\.py:\d|\bray::|\bRay\w*Error\b| at 0x[0-9a-f]"
 )
 
-#: How servers say that a prompt is too long: vLLM 0.29 (in each of its stages), OpenAI's own, Anthropic's.
-_CONTEXT_OVERFLOW = re.compile(
-    r"maximum context length|longer than the maximum\s+model length"
-    r"|exceeds the max_model_len|cannot be greater than max_(model_len|total_tokens)|prompt is too long"
-)
 #: Anthropic's types of errors; other statuses are ``invalid_request_error`` below 500 and ``api_error`` from there on.
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
@@ -74,9 +70,7 @@ def is_context_overflow(status: int, body: bytes) -> bool:
     if not isinstance(error, dict):
         return False
     message = error.get("message")
-    return error.get("code") == "context_length_exceeded" or bool(
-        isinstance(message, str) and _CONTEXT_OVERFLOW.search(message)
-    )
+    return error.get("code") == "context_length_exceeded" or (isinstance(message, str) and overflow.is_said(message))
 
 
 def passed(body: bytes, status: int, path: str) -> bytes:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serve_apps.common import responses
+from serve_apps.common import overflow, responses
 from serve_apps.common.disconnect import CancelOnDisconnect
 from serve_apps.common.errors import InvalidRequest, NotFound, TooLarge
 from serve_apps.common.gateway_client import Caller, caller_of
@@ -159,19 +159,20 @@ class Routes:
             return [(Answer(pipeline.name, retrieval), said_instead)]
         # A notice would break the syntax of an answer that must be JSON; header and body still flag it.
         notice = "" if must_be_json else prompt.notice(retrieval)
-        links = None if settings.links == "any" else prompt.addresses(settings.system_prompt, said, retrieval)
 
         def attempt(model: str, retrieval: Retrieval) -> Attempt:
+            links = None if settings.links == "any" else prompt.addresses(settings.system_prompt, said, retrieval)
             messages = prompt.messages(settings.system_prompt, said, retrieval, settings.max_history_words)
             request = conversation.request_for(settings, model, body, messages)
             return Answer(pipeline.name, retrieval, notice, links), request
 
-        if settings.vision is None or said.images:  # a question's own images are what it is about
-            return [attempt(model, retrieval)]
-        retrieval = await pipeline.retriever.illustrated(retrieval)
-        if not retrieval.has_figures:
-            return [attempt(model, retrieval)]
-        return [attempt(settings.vision, retrieval), attempt(model, retrieval.without_figures())]
+        seen: list[Attempt] = []
+        if settings.vision is not None and not said.images:  # a question's own images are what it is about
+            retrieval = await pipeline.retriever.illustrated(retrieval)
+            if retrieval.has_figures:
+                seen = [attempt(settings.vision, retrieval)]
+                retrieval = retrieval.without_figures()
+        return [*seen, *(attempt(model, each) for each in retrieval.ever_fewer())]
 
     async def _first(
         self,
@@ -179,13 +180,22 @@ class Routes:
         attempts: Sequence[Attempt],
         respond: Callable[[Answer, dict[str, Any] | str], Awaitable[Response]],
     ) -> Response:
-        """The response of the first attempt whose model does not fail, or find it too long, before it begins."""
-        for attempt in attempts[:-1]:
+        """The response of the first attempt whose model does not refuse it, before it begins, for what another mends:
+
+        the figures, and sources that are too many for its window.
+        """
+        for answer, request in attempts[:-1]:
             try:
-                return await respond(*attempt)
+                return await respond(answer, request)
             except (*SURVIVABLE, InvalidRequest, TooLarge) as error:
-                logger.warning("answer without figures", extra={"pipeline": pipeline.name, "reason": error.message})
-                self._observer.degraded(pipeline.name, "vision")
+                told = {"pipeline": pipeline.name, "reason": error.message}
+                if answer.retrieval.has_figures:
+                    logger.warning("answer without figures", extra=told)
+                    self._observer.degraded(pipeline.name, "vision")
+                elif overflow.is_said(error.message):
+                    logger.warning("answer from fewer sources; lower maxContextWords", extra=told)
+                else:
+                    raise
         return await respond(*attempts[-1])
 
     async def _complete(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -124,6 +124,14 @@ class Retrieval:
     def has_figures(self) -> bool:
         """Whether there is something to see."""
         return any(source.figures for source in self.sources)
+
+    def ever_fewer(self) -> Iterator["Retrieval"]:
+        """The same with all sources, the better half of them, and so on, for a model with a small window."""
+        sources = self.sources
+        yield self
+        while len(sources) > 1:
+            sources = sources[: len(sources) // 2]
+            yield replace(self, sources=sources)
 
     def without_figures(self) -> "Retrieval":
         """The same for a model that does not see, since the one that does is down."""

@@ -45,6 +45,7 @@ def test_a_public_address_is_public(address: str) -> None:
         "::ffff:127.0.0.1",
         "::ffff:a9fe:a9fe",
         "::10.0.0.1",
+        "::ffff:0:a00:1",
         "2002:a00:1::",
         "64:ff9b::a00:1",
         "64:ff9b:1::808:808",

@@ -6,6 +6,7 @@ import pytest
 from serve_apps.agent.config import Http
 from serve_apps.agent.http_tools import BODY, Endpoint, from_openapi, http_functions, request_of
 from serve_apps.agent.tools import Function, ToolFailed
+from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
 from serve_apps.common.secrets import UpstreamKeys
 from tests.serve_apps.agent.conftest import CALLER, LOOPBACK
 from tests.serve_apps.agent.tool_server import DOCUMENT, ToolServer
@@ -101,7 +102,9 @@ def test_a_call_has_the_credential_of_its_tool(tool_url: str, tool_server: ToolS
     assert '"path":"/hello"' in call(found["weather_hello"])
     headers = tool_server.asked[0]["headers"]
     assert (headers["x-key"], headers["a"]) == ("weather-key", "b")
-    assert "authorization" not in headers
+    # And nothing of whom it is called for.
+    assert not {"authorization", INTERNAL_HEADER, TENANT_HEADER, REQUEST_ID_HEADER} & set(headers)
+    assert not {CALLER.tenant, CALLER.request_id} & set(headers.values())
 
 
 def test_a_call_without_its_credential_is_not_made(tool_url: str, tool_server: ToolServer, keys: UpstreamKeys) -> None:

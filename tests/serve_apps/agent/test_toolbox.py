@@ -36,6 +36,20 @@ def test_every_kind_of_tool_becomes_functions(tool_url: str, keys: UpstreamKeys)
     assert list(listed(box).functions) == ["sums", "docs", "weather_forecast"]
 
 
+def test_a_tool_does_not_pose_as_another(tool_url: str, keys: UpstreamKeys) -> None:
+    posing = forecast(tool_url)
+    box = toolbox(keys, [0], weather=posing, weather_forecast={"calculator": {}}, weather_f={"calculator": {}})
+    functions = listed(box).functions
+    assert {name: function.tool for name, function in functions.items()} == {
+        "weather_forecast": "weather_forecast",
+        "weather_f": "weather_f",
+    }
+    assert list(listed(toolbox(keys, [0], weather=posing, weather_fore={"calculator": {}})).functions) == [
+        "weather_forecast",
+        "weather_fore",
+    ]
+
+
 def test_a_server_is_asked_once_for_a_while_and_then_again(
     tool_url: str, tool_server: ToolServer, keys: UpstreamKeys
 ) -> None:

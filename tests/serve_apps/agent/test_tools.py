@@ -123,10 +123,14 @@ def test_a_pipelines_answer_names_its_sources_once() -> None:
         async def ask(self, path: str, request: dict[str, Any], caller: Caller, whom: str) -> dict[str, Any]:
             assert (path, request, caller) == ("/v1/rag/docs/query", {"question": "How?", "top_k": 3}, CALLER)
             cited = [{"document": "a.md"}, {"document": "a.md"}, {"document": "b.md"}]
-            return {"answer": "Thus [1].", "citations": cited, "usage": {"total_tokens": 9}}
+            return {"answer": "Thus [1].", "citations": cited, "usage": {"total_tokens": 9}, "degraded": degraded}
 
+    degraded: list[str] = []
     tool = Tool.model_validate({"rag": {"pipeline": "docs", "topK": 3}, "description": "Manuals."})
     function = rag_function("manuals", tool, "docs", 3, Gateway())
     result = asyncio.run(function.call({"question": "How?"}, CALLER))
     assert (result.text, result.usage) == ("Thus [1].\nSources: a.md, b.md", {"total_tokens": 9})
+    degraded += ["embed", "rerank"]
+    told = asyncio.run(function.call({"question": "How?"}, CALLER)).text
+    assert told.endswith("b.md\nThis may be incomplete; what did not work: embed, rerank")
     assert function.description == "Manuals."

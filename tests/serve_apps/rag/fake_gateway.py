@@ -53,6 +53,8 @@ class FakeGateway:
     """What a path answers instead."""
     models_down: dict[str, Response] = field(default_factory=dict)
     """What a model that chats answers instead."""
+    window_chars: int | None = None
+    """Characters of a prompt that models which chat take."""
     hanging: set[str] = field(default_factory=set)
     """The paths that never answer."""
     ending: list[str] = field(default_factory=lambda: ["[DONE]"])
@@ -94,6 +96,8 @@ class FakeGateway:
             await self._until_gone(request)
         if body["model"] in self.models_down:
             return self.models_down[body["model"]]
+        if self.window_chars is not None and len(json.dumps(body["messages"])) > self.window_chars:
+            return refusal(400, "This model's maximum context length is 2048 tokens. However, your request has 4000.")
         return self._chat(request, body)
 
     def _embeddings(self, body: dict[str, Any]) -> list[dict[str, Any]]:
