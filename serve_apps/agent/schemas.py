@@ -5,25 +5,35 @@ from typing import Any
 
 from serve_apps.agent.tools import ToolFailed
 
-#: How deep references are followed; schemas that refer to themselves have no end.
+#: How deep references are followed, and until how much has come of it: schemas that refer to themselves have no end,
+#: and a few that each refer to several others are millions.
 _MAX_DEPTH = 24
+_MAX_NODES = 20_000
 #: Bounds for what a schema leaves open: a small model that is held to nothing else may go on for ever.
 _MAX_STRING_CHARS = 300
 _MAX_ITEMS = 16
 #: Keywords whose value is no schema, though it may look like one.
 _VALUES = frozenset({"enum", "const", "default", "example", "examples"})
+#: Regular expressions of others can take years to search. Whoever wrote them checks what he is sent.
+_PATTERNS: dict[str, type] = {"pattern": str, "patternProperties": dict}
 
 
-def inlined(document: Mapping[str, Any], node: Any, depth: int = 0) -> Any:
+def inlined(document: Mapping[str, Any], node: Any) -> Any:
     """``node`` with the references to its ``document`` written out; where they go in circles, anything goes.
 
     Raises:
         ToolFailed: one leads to something that is not in the document.
     """
+    return _inlined(document, node, 0, [])
+
+
+def _inlined(document: Mapping[str, Any], node: Any, depth: int, nodes: list[None]) -> Any:
+    """The same; ``nodes`` has one for each that was written so far."""
+    nodes.append(None)
     if depth > _MAX_DEPTH:
         return {}
     if isinstance(node, list):
-        return [inlined(document, each, depth + 1) for each in node]
+        return [_inlined(document, each, depth + 1, nodes) for each in node]
     if not isinstance(node, dict):
         return node
     if isinstance(reference := node.get("$ref"), str):
@@ -33,8 +43,11 @@ def inlined(document: Mapping[str, Any], node: Any, depth: int = 0) -> Any:
             target = target.get(key) if isinstance(target, Mapping) else None
         if not reference.startswith("#/") or not isinstance(target, dict):
             raise ToolFailed(f"a schema refers to {reference}, which is not in its document")
-        return inlined(document, target, depth + 1)
-    return {key: inlined(document, value, depth + 1) for key, value in node.items() if key != "$defs"}
+        return _inlined(document, target, depth + 1, nodes) if len(nodes) < _MAX_NODES else {}
+    left_out = {"$defs"} | {key for key, kind in _PATTERNS.items() if isinstance(node.get(key), kind)}
+    if "patternProperties" in left_out:
+        left_out.add("additionalProperties")  # the others
+    return {key: _inlined(document, value, depth + 1, nodes) for key, value in node.items() if key not in left_out}
 
 
 def bounded(schema: Any) -> Any:

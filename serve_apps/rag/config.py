@@ -115,8 +115,8 @@ class Pipeline(Config):
     """Which links and images an answer may have. sources: those that stand in the sources or in the conversation, so
     that a document cannot have the model send data to its author; others become `[link removed]`. any: all."""
     max_context_words: int = Field(700, ge=50)
-    """Words of context at most. Where they do not fit into the model's window, it is asked again with the better half of
-    the sources; lower this for a model with a small window, so that it need not be."""
+    """Words of context at most. Where they do not fit into the model's window, it is asked again with the better half
+    of the sources; lower this for a model with a small window, so that it need not be."""
     max_history_words: int = Field(200, ge=0)
     """Words of the conversation so far put before the model at most; older messages fall off first."""
     system_prompt: str = DEFAULT_SYSTEM_PROMPT

@@ -130,7 +130,8 @@ class Embedded:
 
     async def prepare(self) -> None:
         # Every write is on the disk already. Make the indexes now rather than at the next question.
-        await asyncio.wrap_future(await self._run(PREPARE_TIMEOUT_S, self._collection.prepare))
+        words = await self._run(PREPARE_TIMEOUT_S, self._collection.prepare)
+        await asyncio.wait([asyncio.wrap_future(words)], timeout=PREPARE_TIMEOUT_S)
 
     async def _run(self, timeout_s: float, work: Callable[..., T], *args: Any) -> T:
         loop = asyncio.get_running_loop()

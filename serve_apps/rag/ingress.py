@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -28,6 +29,8 @@ from serve_apps.rag.retriever import SURVIVABLE, Retrieval
 
 #: A way to answer: how the answer leaves, and the request to the model, or what is said if none is asked.
 Attempt = tuple[Answer, dict[str, Any] | str]
+#: Makes one, since most are never needed.
+Way = Callable[[], Attempt]
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ class Routes:
         body: dict[str, Any] = {"filter": query.filter}
         if query.stream:
             body["stream_options"] = {"include_usage": True}
-        attempts = await self._prepare(
+        ways = await self._prepare(
             pipeline, Conversation(query.question.strip()), body, caller, query.top_k, query.filter
         )
 
@@ -115,7 +118,7 @@ class Routes:
             payloads = self._stream(pipeline, completion, body, caller)
             return await responses.streamed(answer.query_events(payloads), payloads, _flags(answer.retrieval.degraded))
 
-        return await self._first(pipeline, attempts, respond)
+        return await self._first(pipeline, ways, respond)
 
     async def chat(self, request: Request) -> Response:
         """A conversation, answered from the documents; the pipeline poses as a model."""
@@ -124,7 +127,7 @@ class Routes:
         if not isinstance(body, dict) or not isinstance(body.get("model"), str):
             raise InvalidRequest("model: required, the pipeline's name", param="model")
         pipeline = self._pipelines.find(body["model"], caller.tenant)
-        attempts = await self._prepare(pipeline, conversation.read(body), body, caller, given_filter=body.get("filter"))
+        ways = await self._prepare(pipeline, conversation.read(body), body, caller, given_filter=body.get("filter"))
 
         async def respond(answer: Answer, completion: dict[str, Any] | str) -> Response:
             if not body.get("stream"):
@@ -132,7 +135,7 @@ class Routes:
             payloads = self._stream(pipeline, completion, body, caller)
             return await responses.streamed(answer.chat_events(payloads), payloads, _flags(answer.retrieval.degraded))
 
-        return await self._first(pipeline, attempts, respond)
+        return await self._first(pipeline, ways, respond)
 
     def _pipeline(self, request: Request) -> RunningPipeline:
         return self._pipelines.find(request.path_params["pipeline"], caller_of(request.headers).tenant)
@@ -145,7 +148,7 @@ class Routes:
         caller: Caller,
         top_k: int | None = None,
         given_filter: Any = None,
-    ) -> list[Attempt]:
+    ) -> list[Way]:
         """Retrieve; the ways to answer, the best first."""
         settings = pipeline.settings
         model = conversation.model_for(settings, said)
@@ -156,7 +159,7 @@ class Routes:
         may_say = settings.unfound == "say" and not must_be_json and not said.images
         if may_say and not retrieval.sources and retrieval.searched:
             said_instead = unfound.UNFOUND_IN_PART if retrieval.in_part else unfound.UNFOUND
-            return [(Answer(pipeline.name, retrieval), said_instead)]
+            return [lambda: (Answer(pipeline.name, retrieval), said_instead)]
         # A notice would break the syntax of an answer that must be JSON; header and body still flag it.
         notice = "" if must_be_json else prompt.notice(retrieval)
 
@@ -166,25 +169,23 @@ class Routes:
             request = conversation.request_for(settings, model, body, messages)
             return Answer(pipeline.name, retrieval, notice, links), request
 
-        seen: list[Attempt] = []
+        seen: list[Way] = []
         if settings.vision is not None and not said.images:  # a question's own images are what it is about
             retrieval = await pipeline.retriever.illustrated(retrieval)
             if retrieval.has_figures:
-                seen = [attempt(settings.vision, retrieval)]
+                seen = [partial(attempt, settings.vision, retrieval)]
                 retrieval = retrieval.without_figures()
-        return [*seen, *(attempt(model, each) for each in retrieval.ever_fewer())]
+        return [*seen, *(partial(attempt, model, each) for each in retrieval.ever_fewer())]
 
     async def _first(
         self,
         pipeline: RunningPipeline,
-        attempts: Sequence[Attempt],
+        ways: Sequence[Way],
         respond: Callable[[Answer, dict[str, Any] | str], Awaitable[Response]],
     ) -> Response:
-        """The response of the first attempt whose model does not refuse it, before it begins, for what another mends:
-
-        the figures, and sources that are too many for its window.
-        """
-        for answer, request in attempts[:-1]:
+        """The response of the first way that fits: its model may refuse figures, and more than its window holds."""
+        for way in ways[:-1]:
+            answer, request = way()
             try:
                 return await respond(answer, request)
             except (*SURVIVABLE, InvalidRequest, TooLarge) as error:
@@ -196,7 +197,7 @@ class Routes:
                     logger.warning("answer from fewer sources; lower maxContextWords", extra=told)
                 else:
                     raise
-        return await respond(*attempts[-1])
+        return await respond(*ways[-1]())
 
     async def _complete(
         self, pipeline: RunningPipeline, completion: dict[str, Any] | str, caller: Caller

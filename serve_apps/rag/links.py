@@ -10,7 +10,8 @@ So a text is looked at in each of these readings.
 
 import html
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 #: What stands in place of an address that is not let through.
 REMOVED = "[link removed]"
@@ -44,6 +45,8 @@ _READINGS = tuple(
     re.compile(escapes, re.ASCII | re.IGNORECASE)
     for escapes in (r"(?!)", _HTML, rf"\\u[0-9a-f]{{4}}|\\[!-/:-@\[-`{{-~]|{_HTML}")
 )
+#: Where a tag of HTML, or an address in angle brackets, begins and ends. A paragraph ends each.
+_MARKS = re.compile(r"""<(?=[a-z!/?&\\])|[>"']|\n[\t ]*\n""", re.IGNORECASE)
 #: What URLs are read without.
 _DROPPED = str.maketrans("", "", "\t\n\r")
 
@@ -56,7 +59,7 @@ _BEGUN = re.compile(r"[\\/]{2}|[&\\]")
 
 def addresses(texts: Iterable[str]) -> frozenset[str]:
     """The addresses in texts, in each of their readings."""
-    read = {_read(text, escapes)[0] for text in texts for escapes in _READINGS}
+    read = {escapes.sub(lambda found: _meaning(found.group()), text) for text in texts for escapes in _READINGS}
     return frozenset(each for text in read for found in _ADDRESS.finditer(text) for each in _candidates(text, found))
 
 
@@ -68,6 +71,8 @@ class LinkFilter:
         self._allowed = allowed
         self._before = ""
         """The last character that went out: what opens an address closes it."""
+        self._within = ""
+        """What that is within: a tag (``<``) or one of its values (a quote)."""
         self._held = ""
 
     def feed(self, piece: str) -> str:
@@ -85,39 +90,65 @@ class LinkFilter:
         return self._filtered(held)
 
     def _filtered(self, text: str) -> str:
-        before, self._before = self._before, (text or self._before)[-1:]
+        before, within = self._before, self._within
+        self._before, self._within = (text or before)[-1:], _within(within, text)
         for escapes in _READINGS:
-            text = _WORD.sub(lambda word, escapes=escapes: self._checked(word, before, escapes), text)
+            if escapes is _READINGS[0] or escapes.search(text):
+                text = _WORD.sub(partial(self._checked, before, within, escapes), text)
         return text
 
-    def _checked(self, word: re.Match[str], before: str, escapes: re.Pattern[str]) -> str:
+    def _checked(self, before: str, within: str, escapes: re.Pattern[str], word: re.Match[str]) -> str:
+        """A word with its addresses removed or ended.
+
+        Args:
+            before: the character before the text that it is in.
+            within: what the beginning of that text is within.
+            escapes: what it is read with.
+            word: where it stands.
+        """
         given = (word.string[word.start() - 1] if word.start() else before) + word.group()
         read, places = _read(given, escapes)
-        begin = position = len(given) - len(word.group())
+        start = begin = position = len(given) - len(word.group())
         made = ""
         while found := _ADDRESS.search(read, position):
             at = found.start()
+            in_tag = bool(_within(within, word.string[: word.start()] + given[start : places[at] + 1]))
             known = [each for each in _candidates(read, found) if each in (self._allowed or ())]
-            ending = next((each for each in known if _ends(each, read[at - 1 : at], read[at + len(each) :])), None)
-            position = at + len(ending or (known[0] if known else found.group().rstrip(_PUNCTUATION)))
-            if not known:
+            ending = [each for each in known if _ends(each, read[at - 1 : at], read[at + len(each) :], in_tag)]
+            address = (ending or known or [found.group().rstrip(_PUNCTUATION)])[0]
+            position = at + len(address)
+            if not known or (in_tag and not ending):
                 made += given[begin : places[at]] + REMOVED
                 begin = places[position]
-            elif ending is None:
+            elif not ending:
                 made += given[begin : places[position]] + " "
                 begin = places[position]
         return made + given[begin:]
 
 
-def _read(text: str, escapes: re.Pattern[str]) -> tuple[str, list[int]]:
+def _within(state: str, text: str) -> str:
+    """What the end of a text is within, if its beginning is within ``state``."""
+    for found in _MARKS.finditer(text):
+        mark = found.group()
+        if mark[0] == "\n" or (state == "<" and mark == ">"):
+            state = ""
+        elif state in ('"', "'"):
+            state = "<" if mark == state else state
+        elif state or mark == "<":
+            state = mark
+    return state
+
+
+def _read(text: str, escapes: re.Pattern[str]) -> tuple[str, Sequence[int]]:
     """``text`` as somebody has it who knows these escapes, and where each of its characters stands; last, its end."""
-    read, places, at = "", [], 0
+    read, places, at = "", list[int](), 0
     for found in escapes.finditer(text):
         meaning = _meaning(found.group())
         read += text[at : found.start()] + meaning
         places += [*range(at, found.start()), *[found.start()] * len(meaning)]
         at = found.end()
-    return read + text[at:], [*places, *range(at, len(text) + 1)]
+    rest = range(at, len(text) + 1)
+    return read + text[at:], [*places, *rest] if at else rest
 
 
 def _meaning(escape: str) -> str:
@@ -135,11 +166,15 @@ def _candidates(text: str, found: re.Match[str]) -> Iterator[str]:
             yield text[begin:until].rstrip(_PUNCTUATION)
 
 
-def _ends(address: str, before: str, behind: str) -> bool:
-    """Whether an address, opened by ``before``, certainly ends before ``behind``, the rest of its word."""
-    if not behind:
-        return True
-    if behind[0] == _CLOSES.get(before) and address.count("(") == address.count(")"):
+def _ends(address: str, before: str, behind: str, in_tag: bool) -> bool:
+    """Whether an address, opened by ``before``, certainly ends before ``behind``, the rest of its word.
+
+    Within a tag or angle brackets a space is part of an address, unless it stands there without quotes.
+    """
+    closes = _CLOSES.get(before)
+    if in_tag:
+        return before in ("<", '"', "'", "=") and (behind[:1] == closes or (before == "=" and not behind))
+    if not behind or (behind[0] == closes and address.count("(") == address.count(")")):
         return True
     return len(behind) <= _MAX_TRAILING and not behind.strip(_PUNCTUATION + _CLOSING)
 

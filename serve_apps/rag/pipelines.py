@@ -82,6 +82,8 @@ class Pipelines:
             await pipeline.store.prepare()
         except ServingError as error:
             logger.warning("a store is not ready", extra={"pipeline": pipeline.name, "problem": error.message})
+        except Exception:  # whatever it is, it is one pipeline's, and its questions will show it
+            logger.exception("a store is not ready", extra={"pipeline": pipeline.name})
 
     def find(self, name: str, tenant: str) -> RunningPipeline:
         """The pipeline called ``name``, as it runs for a tenant.

@@ -15,7 +15,7 @@ from serve_apps.rag.vector_store import Hit, StoredDocument, Vector
 class InMemoryStore:
     """A ``VectorStore`` of unit vectors."""
 
-    failure: ServingError | None = None
+    failure: Exception | None = None
     """What every call raises instead."""
     keyword_failure: ServingError | None = None
     """What only keyword searches raise."""

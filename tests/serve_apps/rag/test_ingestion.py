@@ -86,6 +86,16 @@ def test_an_unchanged_document_is_not_embedded_again(
     assert [body["input"] for body in gateway.bodies("/v1/embeddings")] == [["one"], ["two"]]
 
 
+def test_documents_are_in_even_if_the_store_cannot_be_prepared_for_questions(
+    ingest: Ingest, store: InMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def prepare() -> None:
+        raise Unavailable("busy")
+
+    monkeypatch.setattr(store, "prepare", prepare)
+    assert ingest(document("one")) == [Ingested("a.md", 1, "indexed")]
+
+
 def test_nothing_is_prepared_where_nothing_changed(ingest: Ingest, store: InMemoryStore) -> None:
     ingest(document("one"))
     ingest(document("one"))

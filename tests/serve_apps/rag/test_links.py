@@ -33,6 +33,8 @@ def whole(text: str) -> str:
         '{"url": "https://docs.example/guide?a=1", "more": ["www.example.org"]}',
         "[a](https://docs.example/?a=1&b=2), [b](https://docs.example/?a=1&amp;b=2) and R&amp;D, AT&T, a && b",
         r"\(x \over y\), \\server, https: and **http:**, ports http:80, https:443, regex https?:\/\/[^/]+",
+        "a <b, isn't it?\n\nRead https://docs.example/guide?a=1 and <b>https://docs.example/guide?a=1 </b>",
+        "<img src=https://docs.example/guide?a=1 alt='x'> \"https://docs.example/guide?a=1 and more\"",
         "見よ[茶](https://wiki.example/Tea_(drink))。次に進む",
     ],
 )
@@ -73,9 +75,14 @@ def test_other_addresses_are_removed(text: str, filtered: str) -> None:
         ("![](https://docs.example/guide?a=1\u00a0SECRET)", "![](https://docs.example/guide?a=1 \u00a0SECRET)"),
         ("![](https://docs.example/guide?a=1&nbsp;SECRET)", f"![]({REMOVED})"),
         ('![]( https://docs.example/guide?a=1"SECRET )', '![]( https://docs.example/guide?a=1 "SECRET )'),
-        ("<img src=https://docs.example/guide?a=1`SECRET`>", "<img src=https://docs.example/guide?a=1 `SECRET`>"),
+        ("<img src=https://docs.example/guide?a=1`SECRET`>", f"<img src={REMOVED}`SECRET`>"),
         ("https://docs.example/guide?a=1!?!?!?!?", "https://docs.example/guide?a=1 !?!?!?!?"),
         ("![](https://docs.example/a(b)SECRET)", "![](https://docs.example/a(b )SECRET)"),
+        ("![](<https://docs.example/guide?a=1 SECRET>)", f"![](<{REMOVED} SECRET>)"),
+        ('<img src="https://docs.example/guide?a=1 SECRET">', f'<img src="{REMOVED} SECRET">'),
+        ('<img src=" https://docs.example/guide?a=1 SECRET">', f'<img src=" {REMOVED} SECRET">'),
+        ('<img alt=">" src=" https://docs.example/guide?a=1 ">', f'<img alt=">" src=" {REMOVED} ">'),
+        ("<p style='background: url(https://docs.example/guide?a=1)'>", f"<p style='background: url({REMOVED})'>"),
         ("https://docs.example/guide?a=1[1]", "https://docs.example/guide?a=1 [1]"),
     ],
 )
@@ -116,6 +123,7 @@ def test_pieces_give_what_the_whole_gives() -> None:
     text = (
         "Say [hi](https://evil.example/?q=1) or https://docs.example/guide?a=1, www.evil.example and 3:1 //x done; "
         "見よ(https://docs.example/guide?a=1)。次![](https&#58;//evil.example/é) ![](//évil.example/a)と[b](https://ä.b)"
+        ' <img alt="x y" src=" https://docs.example/guide?a=1 "> <https://docs.example/guide?a=1>'
     )
     for size in range(1, 12):
         links = LinkFilter(ALLOWED)

@@ -76,9 +76,10 @@ def test_shared_stores_are_prepared_once_each_and_one_that_is_down_keeps_nobody_
     same = {"vectorStore": {"uri": "b.db"}, "collection": "same"}
     pipelines.replace(wanted(docs={}, one=same, two=same, down={"collection": "down"}, theirs={"tenancy": "tenant"}))
     stores: dict[str, Any] = {name: pipelines.find(name, TENANT).store for name in ("docs", "one", "down", "theirs")}
-    stores["down"].failure = Unavailable("down")
-    asyncio.run(pipelines.prepare())
-    assert {name: store.preparations for name, store in stores.items()} == {"docs": 1, "one": 1, "down": 0, "theirs": 0}
+    for failure in (Unavailable("down"), ValueError("broken")):
+        stores["down"].failure = failure
+        asyncio.run(pipelines.prepare())
+    assert {name: store.preparations for name, store in stores.items()} == {"docs": 2, "one": 2, "down": 0, "theirs": 0}
 
 
 def test_a_collection_is_named_after_its_pipeline_unless_it_has_a_name(pipelines: Pipelines, opened: Opened) -> None:
