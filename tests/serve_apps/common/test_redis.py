@@ -57,7 +57,7 @@ def test_a_cancellation_that_comes_just_as_all_is_sent_is_heard(
     async def story() -> None:
         client = connect(redis_server.url, redis_server.password_file)
         await client.set("a", "1")
-        asking = asyncio.create_task(client.get("a"))
+        asking = asyncio.ensure_future(client.get("a"))
         send = Connection._send_packed_command
 
         async def sent_and_cancelled(connection: Connection, command: Any) -> None:
