@@ -1,5 +1,6 @@
 """A batch on accelerators of its own: the rendered RayJob on real Ray, Ray Data and Serve, with a fake engine."""
 
+import contextlib
 import json
 import os
 import signal
@@ -92,8 +93,13 @@ def running(cluster: LocalCluster, job: str) -> bool:
 
 def drivers() -> list[psutil.Process]:
     """The programs of the job."""
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if one.cmdline()[1:] == ["-m", "serve_apps.batch", "job"]]
+    command = ["-m", "serve_apps.batch", "job"]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+            if process.cmdline()[1:] == command:
+                found.append(process)
+    return found
 
 
 def test_killed_drivers_and_replicas_lose_nothing_and_a_line_is_in_the_output_once(
