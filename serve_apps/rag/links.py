@@ -47,6 +47,8 @@ _READINGS = tuple(
 )
 #: Where a tag of HTML, or an address in angle brackets, begins and ends. A paragraph ends each.
 _MARKS = re.compile(r"""<(?=[a-z!/?&\\])|[>"']|\n[\t ]*\n""", re.IGNORECASE)
+#: No address is without one of these: most words are done with at a glance.
+_SIGN = re.compile(r"[:/\\]|www\.", re.IGNORECASE)
 #: What URLs are read without.
 _DROPPED = str.maketrans("", "", "\t\n\r")
 
@@ -93,7 +95,7 @@ class LinkFilter:
         before, within = self._before, self._within
         self._before, self._within = (text or before)[-1:], _within(within, text)
         for escapes in _READINGS:
-            if escapes is _READINGS[0] or escapes.search(text):
+            if (_SIGN if escapes is _READINGS[0] else escapes).search(text):
                 text = _WORD.sub(partial(self._checked, before, within, escapes), text)
         return text
 
