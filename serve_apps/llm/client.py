@@ -5,18 +5,21 @@ gateway.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ray import serve
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 from ray.dashboard.utils import get_address_for_submission_client
+from ray.serve.exceptions import BackPressureError
 
 from serve_apps.llm.in_place import Changed, changed, is_in_force
 
 #: Seconds between two looks at whether Serve has handed new settings to the replicas.
 LOOK_S = 0.5
+#: Seconds before a refused prompt is asked again: at first, and at most.
+AGAIN_S, AGAIN_AT_MOST_S = 0.1, 5.0
 
 
 class Model:
@@ -46,13 +49,18 @@ class Model:
         text: str = self._handle.generate.remote(prompt, **sampling).result()
         return text
 
-    def batch_generate(self, prompts: Iterable[str], *, at_a_time: int = 32, **sampling: Any) -> list[str]:
+    def batch_generate(
+        self, prompts: Iterable[str], *, at_a_time: int = 32, patience_s: float = 600, **sampling: Any
+    ) -> list[str]:
         """As `generate`, of each prompt, in their order; ``at_a_time`` prompts at most are under way.
 
-        For thousands of prompts there are batches (docs/batch.md), which outlive their caller.
+        A prompt for which the replicas have no room is asked again, for ``patience_s`` seconds. For thousands of
+        prompts there are batches (docs/batch.md), which outlive their caller.
         """
         with ThreadPoolExecutor(at_a_time) as callers:
-            return list(callers.map(lambda prompt: self.generate(prompt, **sampling), prompts))
+            return list(
+                callers.map(lambda prompt: patiently(lambda: self.generate(prompt, **sampling), patience_s), prompts)
+            )
 
     def reconfigure(self, *, timeout_s: float = 60, **settings: Any) -> None:
         """Change settings of the running replicas, none of which restarts; returns once they are in force.
@@ -72,3 +80,21 @@ class Model:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self._name}: not in force after {timeout_s:.0f} s; ask Serve for its status")
             time.sleep(LOOK_S)
+
+
+def patiently(ask: Callable[[], str], patience_s: float) -> str:
+    """What ``ask`` answers, asked again with growing pauses while the replicas have no room.
+
+    Raises:
+        BackPressureError: there was none for ``patience_s`` seconds.
+    """
+    deadline = time.monotonic() + patience_s
+    pause_s = AGAIN_S
+    while True:
+        try:
+            return ask()
+        except BackPressureError:
+            if time.monotonic() + pause_s > deadline:
+                raise
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, AGAIN_AT_MOST_S)

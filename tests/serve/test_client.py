@@ -22,9 +22,11 @@ def refused(call):
     except Exception as error:
         return str(error)
 
+crowd = [f"{number}" for number in range(20)]
 told = {
     "text": text,
     "texts": texts,
+    "crowd": chat.batch_generate(crowd, at_a_time=20, max_tokens=1),
     "changed": chat.generate("again"),
     "misspelt": refused(lambda: chat.generate("x", temprature=0)),
     "invalid": refused(lambda: chat.reconfigure(sampling={"max_tokens": 0})),
@@ -61,6 +63,10 @@ def test_a_prompt_goes_on(told: dict[str, str]) -> None:
 
 def test_many_prompts_are_answered_in_their_order(told: dict[str, str]) -> None:
     assert [text.partition(":")[0] for text in told["texts"]] == ["One", "Two", "Three"]
+
+
+def test_more_prompts_than_there_is_room_for_wait_for_it(told: dict[str, str]) -> None:
+    assert [text.partition(":")[0] for text in told["crowd"]] == [f"{number}" for number in range(20)]
 
 
 def test_settings_change_in_the_replicas_that_run(told: dict[str, str]) -> None:
