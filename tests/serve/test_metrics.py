@@ -1,6 +1,8 @@
 """Our metrics stand in the node's scrape under the names that dashboards and alerts use."""
 
+import os
 import re
+import signal
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -42,7 +44,11 @@ def test_serves_own_series_that_alerts_are_about_are_scraped(service: Service) -
     alerts = "".join(file.read_text() for file in (CHART / "alerts").glob("*.yaml"))
     wanted = set(re.findall(r"\bray_serve_\w+", alerts))
     assert wanted
+    # The series of failed health checks begins with a replica that has died.
+    (died,) = until(lambda: service.cluster.live_pids("chat", "VLLMServer:chat"), lambda seen: len(seen) == 1)
+    os.kill(died, signal.SIGKILL)
     assert until(lambda: wanted & exported(service).keys(), lambda seen: seen == wanted)
+    until(lambda: service.chat(max_tokens=1).status_code, lambda status: status == 200)
 
 
 def test_a_bucket_is_named_as_the_alert_on_late_answers_has_it(service: Service) -> None:
