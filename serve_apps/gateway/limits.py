@@ -1,8 +1,9 @@
 """Rates, concurrency and budgets of tenants, counted over all replicas of the gateway where there is a Redis.
 
 A request reserves its estimate of tokens when it comes and is settled with what it really used. With Redis that is
-one round trip before it is sent on and one after it was answered, which nobody waits for; a tenant without limits
-costs none. While Redis is down, or where there is none, each replica grants its share of every limit by itself.
+one round trip before it is sent on, shared by all that come at the same time; settlements go with it, and nobody waits
+for them. A tenant without limits costs none. While Redis is down, or where there is none, each replica grants its share
+of every limit by itself.
 """
 
 import asyncio
@@ -11,11 +12,9 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
-
-from redis.asyncio import Redis
 
 from serve_apps.gateway import gcra, limit_answers
 from serve_apps.gateway.config import Tenant
@@ -23,7 +22,8 @@ from serve_apps.gateway.gcra import Bounds, Bucket, Counters, Outcome
 from serve_apps.gateway.headers import RawHeaders
 from serve_apps.gateway.metering import month, month_ends_in_s, month_key
 from serve_apps.gateway.request import Wish
-from serve_apps.gateway.store import Script, Store, StoreDown, tenant_key
+from serve_apps.gateway.scripts import Script
+from serve_apps.gateway.store import Store, StoreDown, tenant_key
 from serve_apps.gateway.usage import Tokens
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,9 @@ BYTES_PER_TOKEN = 4
 FIRST_COMPLETION_TOKENS = 256
 #: How much one answer moves the mean of its model's.
 LEARNING_RATE = 0.05
+#: Seconds that a settlement waits for a request to go to Redis with, in one round trip for both. Other replicas count
+#: what it settles as running for that much longer.
+SETTLED_WITHIN_S = 0.005
 #: Tenants whose counters a replica keeps by itself before it looks for idle ones to forget.
 MAX_IDLE_TENANTS = 10_000
 
@@ -166,7 +169,8 @@ class Limits:
         for tenant, leases in shared.items():
             if self._store is not None:
                 try:
-                    await self._store.ask(_renewal(tenant, leases))
+                    keys = [tenant_key(tenant, "running")]
+                    await self._store.run(_RENEW, keys, [_NONE, gcra.LEASE_S, *leases])
                 except StoreDown:
                     return
 
@@ -176,7 +180,7 @@ class Limits:
         keys = [tenant_key(tenant, what) for what in ("requests", "tokens", "running")]
         keys.append(month_key(tenant, month(self._clock())))
         arguments = take_arguments(bounds, reserved, lease)
-        answer = await store.ask(lambda redis: _TAKE.run(redis, keys, arguments))
+        answer = await store.run(_TAKE, keys, arguments)
         outcome = Outcome(answer[0], float(answer[1]), float(answer[2]))
         return self._granted(outcome, tenant, bounds, reserved, lease, shared=True)
 
@@ -207,7 +211,7 @@ class Limits:
         keys = [tenant_key(grant.tenant, what) for what in ("tokens", "running")]
         rate = grant.bounds.tokens.rate if grant.bounds.tokens else _NONE
         try:
-            await store.ask(lambda redis: _SETTLE.run(redis, keys, [_NONE, rate, owed, lease]))
+            await store.run(_SETTLE, keys, [_NONE, rate, owed, lease], SETTLED_WITHIN_S)
         except StoreDown:
             logger.debug("a request was not settled: Redis is down", extra={"tenant": grant.tenant})
 
@@ -238,11 +242,6 @@ def take_arguments(bounds: Bounds, tokens: float, lease: str, now: float = _NONE
         lease,
         gcra.LEASE_S,
     ]
-
-
-def _renewal(tenant: str, leases: list[str]) -> Callable[[Redis], Awaitable[object]]:
-    keys = [tenant_key(tenant, "running")]
-    return lambda redis: _RENEW.run(redis, keys, [_NONE, gcra.LEASE_S, *leases])
 
 
 def _is_limited(rules: Tenant) -> bool:

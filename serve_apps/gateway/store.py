@@ -6,7 +6,6 @@ background has seen it answer again.
 """
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,9 +16,10 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from serve_apps.common import secrets
+from serve_apps.gateway.scripts import Script, Scripts
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class Store:
             socket_connect_timeout=None,
         )
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._scripts = Scripts(self.ask)
         self._on_down = on_down or (lambda _: None)
         self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._probe_s = PROBE_S if probe_s is None else probe_s
@@ -84,7 +85,7 @@ class Store:
         self._on_down(False)
 
     async def ask(self, question: Callable[[Redis], Awaitable[T]]) -> T:
-        """What ``question(redis)`` gives: one command, script or pipeline.
+        """What ``question(redis)`` gives: one command or pipeline.
 
         Raises:
             StoreDown: at once while Redis is known to be down, otherwise within 50 ms.
@@ -101,8 +102,23 @@ class Store:
                 self._went_down(error)
                 raise StoreDown from error
 
+    async def run(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[str | float], within_s: float = 0
+    ) -> Any:
+        """What ``script`` returns; those that are wanted at the same time share a round trip.
+
+        One that may wait, for ``within_s`` seconds at most, goes with one that may not.
+
+        Raises:
+            StoreDown: as ``ask``.
+        """
+        if self.down:
+            raise StoreDown
+        return await self._scripts.run(script, keys, arguments, within_s)
+
     async def close(self) -> None:
-        """End the probe and close the connections."""
+        """Send what is still wanted, end the probe and close the connections."""
+        await self._scripts.close()
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait([self._probe])
@@ -144,21 +160,6 @@ class Store:
             self.down = False
         logger.warning("Redis is back", extra={"down_s": round(time.monotonic() - since_s, 1)})
         self._on_down(False)
-
-
-class Script:
-    """Lua that Redis runs atomically; it is sent in full only to a Redis that does not know it yet."""
-
-    def __init__(self, lua: str) -> None:
-        self._lua = lua
-        self._sha = hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest()  # Redis' name for a script
-
-    async def run(self, redis: Redis, keys: Sequence[str], arguments: Sequence[str | float]) -> Any:
-        """What the script returns."""
-        try:
-            return await redis.evalsha(self._sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return await redis.eval(self._lua, len(keys), *keys, *arguments)
 
 
 class _PasswordFile(CredentialProvider):

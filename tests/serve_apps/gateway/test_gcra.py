@@ -8,7 +8,8 @@ import pytest
 from serve_apps.gateway import gcra
 from serve_apps.gateway.gcra import Bounds, Bucket, Counters, Outcome
 from serve_apps.gateway.limits import take_arguments
-from serve_apps.gateway.store import Script, tenant_key
+from serve_apps.gateway.scripts import Script
+from serve_apps.gateway.store import tenant_key
 from tests.serve_apps.gateway.redis import RedisServer
 
 NOW = 1_764_000_000.25
@@ -127,14 +128,14 @@ def test_redis_decides_as_python_does(redis_server: RedisServer, seed: int) -> N
                 gcra.settle(counters, bounds, now, owed, lease)
                 rate = bounds.tokens.rate if bounds.tokens else -1
                 settled: list[Any] = [repr(now), rate, owed, lease]
-                await store.ask(lambda redis, s=settled: settle.run(redis, KEYS[1:3], s))  # type: ignore[misc]
+                await store.run(settle, KEYS[1:3], settled)
             if drawn.random() < 0.1:
                 counters.spent += 1
                 await store.ask(lambda redis: redis.hset(KEYS[3], "cost", repr(counters.spent)))
             tokens, lease = drawn.randint(1, 3_000), f"lease-{step}"
             expected = gcra.take(counters, bounds, now, tokens, lease)
             arguments = take_arguments(bounds, tokens, lease, now)
-            answer = await store.ask(lambda redis, a=arguments: take.run(redis, KEYS, a))  # type: ignore[misc]
+            answer = await store.run(take, KEYS, arguments)
             assert Outcome(answer[0], float(answer[1]), float(answer[2])) == expected, f"step {step}"
             seen.add(expected.refused_by)
             if not expected.refused_by:
@@ -150,10 +151,7 @@ def test_redis_counts_by_its_own_clock_and_forgets_what_is_earned(redis_server: 
 
     async def story() -> list[Any]:
         store, take = redis_server.store(), Script(gcra.TAKE)
-        answers = [
-            await store.ask(lambda redis, n=n: take.run(redis, KEYS, take_arguments(bounds, 1000, f"lease-{n}")))  # type: ignore[misc]
-            for n in range(4)
-        ]
+        answers = [await store.run(take, KEYS, take_arguments(bounds, 1000, f"lease-{number}")) for number in range(4)]
         await store.close()
         return answers
 
