@@ -12,6 +12,7 @@ from tests.e2e.conftest import HERE
 from tests.e2e.summary import Step, table
 from tests.e2e.test_adapters import ADAPTERS
 from tests.e2e.test_batches import CLAIM, NIGHT
+from tests.e2e.test_in_place import ANOTHER_MODEL
 
 
 def printed(*statuses: int) -> str:
@@ -62,14 +63,15 @@ def test_a_wait_ends_with_what_was_waited_for_and_seen_last(monkeypatch: pytest.
         waiting.until("it is 3", lambda: next(seen), lambda number: number == 3, 0)
 
 
-def test_the_main_release_has_the_adapters_the_batches_and_the_job_that_its_steps_ask_for() -> None:
-    files = [VALUES / "rag.yaml", VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
+def test_presets_have_the_adapters_the_batches_and_the_job_that_the_steps_ask_for() -> None:
+    presets = (VALUES / "rag.yaml", VALUES / "batch.yaml", ANOTHER_MODEL)
+    files = [*presets, VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
     keys = dict(setting.removeprefix("batch.jobs.night.").split("=", 1) for setting in NIGHT)
     objects = render_chart({"batch": {"jobs": {"night": {**keys, "concurrency": 8}}}}, files=files)
     apps = {one["name"]: one for one in serve_config(objects)["applications"]}
     assert "batch" in apps
-    (chat,) = apps["chat"]["deployments"]
-    assert chat["user_config"]["adapters"]["named"].keys() == set(ADAPTERS)
+    (tuned,) = apps["tuned"]["deployments"]
+    assert tuned["user_config"]["adapters"]["named"].keys() == set(ADAPTERS)
     cluster = the(objects, "RayJob")["spec"]["rayClusterSpec"]
     env = {one["name"]: one.get("value", "") for one in ray_container(cluster["headGroupSpec"])["env"]}
     assert json.loads(env[ARGS_VARIABLE])["input"] == "file:///mnt/batch/pipelines-data/nights/in.jsonl"

@@ -23,12 +23,12 @@ PREPARED_WITHIN_S = 40 * 60
 ORDER = (
     "test_install",
     "test_answers",
-    "test_adapters",
     "test_batches",
     "test_monitoring",
     "test_head_loss",
     "test_evictions",
     "test_in_place",
+    "test_adapters",
     "test_broken_model",
     "test_documents_stay",
     "test_milvus",
@@ -115,8 +115,9 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Target]:
 
 @pytest.fixture(scope="session")
 def release(request: pytest.FixtureRequest, cluster: Target) -> Release:
-    """The main release, installed: the preset agent, which is the preset rag and an agent, on the environment ci."""
-    files = [VALUES / "agent.yaml", VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
+    """The main release, installed: the preset agent (the preset rag and an agent) and batch, on the environment ci."""
+    presets = (VALUES / "agent.yaml", VALUES / "batch.yaml")
+    files = [*presets, VALUES / "environments" / "ci.yaml", HERE / "values.yaml"]
     main = Release(cluster, NAMESPACE, "llm-serving", files, needed(cluster, "cpu-models"))
     if begun := begin(request, main):
         main.finish_install(begun)

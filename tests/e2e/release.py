@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ class Release:
     """Its values files."""
     settings: Sequence[str] = ()
     """``--set`` arguments for every install and upgrade: what this cluster needs."""
+
+    def also(self, *files: Path) -> "Release":
+        """The same with more values files."""
+        return replace(self, files=(*self.files, *files))
 
     # Helm
 

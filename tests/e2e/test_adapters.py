@@ -1,4 +1,4 @@
-"""LoRA adapters of the chat model, fetched from a claim and loaded when a client first names them."""
+"""The preset multi-lora: adapters, fetched from a claim and loaded when a client first names them."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -7,13 +7,16 @@ import openai
 import pytest
 
 from tests.e2e.release import Release
+from tests.e2e.test_in_place import ANOTHER_LIMIT, ANOTHER_MODEL
 
-#: Those of tests/e2e/values.yaml, made by tools/demo/adapters.py.
+#: Those of values/multi-lora.yaml; the environment ci has them made by tools/demo/adapters.py.
 ADAPTERS = ("sql", "support")
 
 
 @pytest.fixture(scope="module")
 def client(release: Release) -> Iterator[openai.OpenAI]:
+    release.also(ANOTHER_MODEL).upgrade(*ANOTHER_LIMIT)
+    release.wait_until_running()
     with (
         release.forwarded() as http,
         openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=release.key(), max_retries=0) as client,
@@ -39,15 +42,15 @@ def ask(client: openai.OpenAI, model: str) -> tuple[str, list[float]]:
 def test_adapters_are_listed_and_say_something_else_than_their_base(client: openai.OpenAI) -> None:
     """Two adapters and their base: all in /v1/models, and no two of them with the same odds for what they say."""
     parents = {model.id: model.model_dump().get("parent") for model in client.models.list()}
-    assert {parents[f"chat:{name}"] for name in ADAPTERS} == {"chat"}
-    answers = dict(ask(client, model) for model in ("chat", *(f"chat:{name}" for name in ADAPTERS)))
-    assert answers.keys() == {"chat", *ADAPTERS}
+    assert {parents[f"tuned:{name}"] for name in ADAPTERS} == {"tuned"}
+    answers = dict(ask(client, model) for model in ("tuned", *(f"tuned:{name}" for name in ADAPTERS)))
+    assert answers.keys() == {"tuned", *ADAPTERS}
     for one, other in combinations(answers.values(), 2):
         # Of the same weights they would be equal but for rounding.
         assert max(abs(a - b) for a, b in zip(one, other, strict=False)) > 0.1, answers
 
 
-@pytest.mark.parametrize("name", ["chat:nope", "chat:../smollm2-135m-instruct-adapters/sql", "nope"])
+@pytest.mark.parametrize("name", ["tuned:nope", "tuned:../smollm2-135m-instruct-adapters/sql", "nope"])
 def test_what_is_no_adapter_does_not_exist(client: openai.OpenAI, name: str) -> None:
     """404 for a name that is none, also for a path to one."""
     with pytest.raises(openai.NotFoundError, match="does not exist"):

@@ -7,7 +7,7 @@ import httpx
 
 from tests.e2e.load import load
 from tests.e2e.release import CHANGE_TIMEOUT_S, Release
-from tests.e2e.test_in_place import ANOTHER_MODEL
+from tests.e2e.test_in_place import ANOTHER_LIMIT, ANOTHER_MODEL
 from tests.e2e.waiting import until
 
 BROKEN = (
@@ -24,7 +24,7 @@ def test_a_broken_model_harms_no_other_and_is_taken_back(
     """A wrong path: others serve on, kubectl and the gateway say what is wrong, `helm rollback` takes it back."""
     before = release.running()
     with load(release, {"chat": "generate", "embedder": "embed"}) as running, release.forwarded() as client:
-        release.upgrade(*ANOTHER_MODEL, *BROKEN)
+        release.also(ANOTHER_MODEL).upgrade(*ANOTHER_LIMIT, *BROKEN)
         until(
             "Serve gives up on the broken model",
             lambda: release.statuses().get("broken"),

@@ -10,7 +10,7 @@ import httpx
 from tests.e2e.load import load
 from tests.e2e.release import CHANGE_TIMEOUT_S, Release
 from tests.e2e.waiting import until
-from tools.demo.rendered import CHART
+from tools.demo.rendered import CHART, REPOSITORY
 
 MODELS = {"chat": "generate", "embedder": "embed"}
 #: Nothing here may restart a replica: defaults of requests, scaling, a limit Serve holds, pipelines.
@@ -23,14 +23,10 @@ WITHOUT_RESTART = (
     "rag.notes.embedder=embedder",
     "rag.notes.vectorStore.uri=notes.db",
 )
-#: A new application, and an argument of the gateway: its replicas are replaced, one by one.
-ANOTHER_MODEL = (
-    *WITHOUT_RESTART,
-    "gateway.maxConcurrentRequests=256",
-    "models.reranker.task=score",
-    "models.reranker.source=pvc://demo-models/all-minilm-l6-v2",
-    "models.reranker.accelerator.type=cpu",
-)
+#: A model and its adapters, as a new application ...
+ANOTHER_MODEL = REPOSITORY / "values" / "multi-lora.yaml"
+#: ... and an argument of the gateway: its replicas are replaced, one by one.
+ANOTHER_LIMIT = (*WITHOUT_RESTART, "gateway.maxConcurrentRequests=256")
 
 
 def test_settings_and_routes_change_in_running_replicas(
@@ -51,11 +47,11 @@ def test_settings_and_routes_change_in_running_replicas(
 
 
 def test_a_model_is_added_beside_the_others(release: Release, record_property: Callable[[str, object], None]) -> None:
-    """A reranker and a new limit of the gateway: same pods, other models' replicas the same, no request failed."""
+    """A preset's model and a limit of the gateway: same pods, other models' replicas the same, no request failed."""
     before = release.running()
     with load(release, MODELS) as running, release.forwarded() as client:
-        release.upgrade(*ANOTHER_MODEL)
-        until("the reranker ranks", lambda: ranked(client), lambda first: first == 1, CHANGE_TIMEOUT_S)
+        release.also(ANOTHER_MODEL).upgrade(*ANOTHER_LIMIT)
+        until("the new model answers", lambda: answered(client, "tuned"), lambda seen: seen == 200, CHANGE_TIMEOUT_S)
         until(
             "the gateway has its new limit",
             lambda: release.applications()["gateway"],
@@ -80,7 +76,7 @@ def test_a_new_version_of_the_chart_rolls_nothing(release: Release, tmp_path: Pa
     shutil.copytree(CHART, chart)
     described = (chart / "Chart.yaml").read_text()
     (chart / "Chart.yaml").write_text(re.sub(r"(?m)^version: .*$", "version: 99.0.0", described))
-    release.upgrade(*ANOTHER_MODEL, chart=chart)
+    release.also(ANOTHER_MODEL).upgrade(*ANOTHER_LIMIT, chart=chart)
     service = release.rayservice()
     assert service["metadata"]["labels"]["helm.sh/chart"] == "llm-serving-99.0.0"
     assert service["metadata"]["generation"] == generation
@@ -101,19 +97,14 @@ def known(client: httpx.Client) -> list[str]:
     return [model["id"] for model in client.get("/v1/models").json()["data"]]
 
 
-def ranked(client: httpx.Client) -> int | str:
-    """The index of the document that the reranker puts first; what came instead while it is not there.
+def answered(client: httpx.Client, model: str) -> int | str:
+    """The status of a chat with ``model``; what came instead of one while it is not there.
 
     A request that waits for it ends with its proxy: an old one lives ``maxDrainSeconds`` and a minute, which is short
     in the environment ci, and an engine may take longer on a busy machine.
     """
-    documents = ["The invoice is due in May.", "A cat sleeps on the sofa.", "The bridge was closed for repairs."]
-    body = {"model": "reranker", "query": "Where is the cat?", "documents": documents}
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
     try:
-        answer = client.post("/v1/rerank", json=body)
+        return client.post("/v1/chat/completions", json=body).status_code
     except httpx.RemoteProtocolError as cut:
         return str(cut)
-    if answer.status_code != 200:
-        return answer.text
-    first: int = answer.json()["results"][0]["index"]
-    return first

@@ -4,12 +4,12 @@ import openai
 
 from tests.e2e.documents import QUESTION, SOURCE, cited, post
 from tests.e2e.release import CHANGE_TIMEOUT_S, Release
-from tests.e2e.test_in_place import ANOTHER_MODEL
+from tests.e2e.test_in_place import ANOTHER_LIMIT, ANOTHER_MODEL
 from tests.e2e.waiting import until
 
 PIPELINE = "shelf"
 WITH_MILVUS = (
-    *ANOTHER_MODEL,
+    *ANOTHER_LIMIT,
     "milvus.enabled=true",
     *(f"rag.{PIPELINE}.llm=chat", f"rag.{PIPELINE}.embedder=embedder"),
     # As the environment has it for docs: two cores for all, and a small model.
@@ -29,10 +29,10 @@ START_TIMEOUT_S = 240
 
 def test_a_pipeline_keeps_its_documents_on_the_milvus_of_the_release(release: Release) -> None:
     """`helm upgrade` installs Milvus and a pipeline on it: no Ray pod or replica changes, and its answers cite."""
-    release.upgrade(*ANOTHER_MODEL)
+    release.also(ANOTHER_MODEL).upgrade(*ANOTHER_LIMIT)
     release.wait_until_running()
     before = release.running()
-    release.upgrade(*WITH_MILVUS)
+    release.also(ANOTHER_MODEL).upgrade(*WITH_MILVUS)
     started(release)
     with (
         release.forwarded() as client,
@@ -74,7 +74,7 @@ def test_documents_are_there_after_a_stop(release: Release) -> None:
 def test_its_volume_and_its_password_outlive_it(release: Release) -> None:
     """Without `milvus.enabled` the pod goes; its claim and its Secret stay until somebody deletes them."""
     kept = (f"persistentvolumeclaim/data-{name(release)}-0", f"secret/{name(release)}")
-    release.upgrade(*ANOTHER_MODEL)
+    release.also(ANOTHER_MODEL).upgrade(*ANOTHER_LIMIT)
     until(
         "Milvus is gone",
         lambda: release.objects("pods", "app.kubernetes.io/component=milvus"),
