@@ -8,8 +8,9 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from types import ModuleType
 
 from serve_apps.common import metrics
@@ -21,9 +22,13 @@ logger = logging.getLogger(__name__)
 #: Between two times that Ray is told, in seconds. Gauges are among it, whether they have changed or not: Ray drops one
 #: that was not set for two of its reports, which are 10 seconds apart by default.
 TOLD_EVERY_S = 0.5
+#: Calls of Ray's in a row, about 100 µs: with a thousand requests a second all of them together take 20 ms.
+TOLD_AT_ONCE = 16
 
 #: A metric's name, and its tags with their values.
 _Series = tuple[str, tuple[tuple[str, str], ...]]
+#: A metric's name, and the call that tells Ray of it.
+_Call = tuple[str, Callable[[], None]]
 
 
 class Telemetry:
@@ -60,12 +65,17 @@ class Telemetry:
         self._watched[metric.name] = value
 
     async def run(self) -> None:
-        """Tell Ray, for ever, and once more when it is cancelled."""
+        """Tell Ray, for ever, and once more when it is cancelled. Requests go on meanwhile."""
+        due: Iterator[_Call] = iter(())
         try:
             while True:
                 await asyncio.sleep(TOLD_EVERY_S)
-                self.tell()
+                due = self._due()
+                while some := list(islice(due, TOLD_AT_ONCE)):
+                    self._tell(some)
+                    await asyncio.sleep(0)
         finally:
+            self._tell(due)
             self.tell()
 
     def tell(self) -> None:
@@ -73,7 +83,10 @@ class Telemetry:
 
         What cannot be told is lost, and the log says so once for each metric; the others are told all the same.
         """
-        for name, told in self._due():
+        self._tell(self._due())
+
+    def _tell(self, calls: Iterable[_Call]) -> None:
+        for name, told in calls:
             try:
                 told()
             except Exception:
@@ -81,8 +94,8 @@ class Telemetry:
                     self._lost.add(name)
                     logger.exception("a metric was not told", extra={"metric": name})
 
-    def _due(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """What Ray is to be told now: the name of the metric, and the call."""
+    def _due(self) -> Iterator[_Call]:
+        """What Ray is to be told now."""
         counted, self._counted = self._counted, defaultdict(float)
         for (name, tags), value in counted.items():
             if value:  # Ray refuses to count nothing
@@ -92,9 +105,9 @@ class Telemetry:
             named = dict(tags)
             for value in values:
                 yield name, partial(self._metrics[name].observe, value, tags=named)
-        for (name, tags), value in self._shown.items():
+        for (name, tags), value in list(self._shown.items()):
             yield name, partial(self._metrics[name].set, value, tags=dict(tags))
-        for name, value_of in self._watched.items():
+        for name, value_of in list(self._watched.items()):
             yield name, partial(self._show_watched, name, value_of)
 
     def _show_watched(self, name: str, value_of: Callable[[], float]) -> None:

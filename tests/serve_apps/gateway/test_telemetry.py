@@ -7,7 +7,7 @@ import pytest
 
 from serve_apps.common import metrics
 from serve_apps.gateway.exchange import Exchange
-from serve_apps.gateway.telemetry import Telemetry
+from serve_apps.gateway.telemetry import TOLD_AT_ONCE, Telemetry
 from tests.serve_apps.gateway.recorded_metrics import RecordedMetrics
 
 
@@ -99,6 +99,25 @@ def run_a_while(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, rounds: C
         assert running.cancel()
 
     asyncio.run(some_time())
+
+
+def test_requests_go_on_while_ray_is_told_and_a_round_that_is_cancelled_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded = RecordedMetrics()
+    telemetry = recorded.telemetry()
+    values = [float(number) for number in range(3 * TOLD_AT_ONCE)]
+    for value in values:
+        telemetry.observe(metrics.GATEWAY_WAIT, value, model="chat")
+    told: list[int] = []
+
+    def rounds() -> int:
+        told.append(len(recorded.values("llm_gateway_wait_seconds")))
+        return 3 if told[-1] else 0
+
+    run_a_while(telemetry, monkeypatch, rounds)
+    assert told[-1] == TOLD_AT_ONCE
+    assert recorded.values("llm_gateway_wait_seconds") == values
 
 
 def test_a_gauge_is_set_again_since_ray_drops_it_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
