@@ -224,6 +224,8 @@ class Connection(asyncio.Protocol):
             headers = {**error.headers(), "content-length": str(len(body)), "connection": "close"}
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             self.transport.write(b"%b%b\r\n%b" % (_status_line(error.status), lines.encode(), body))
+        else:
+            self._answered.write_head()
         self.transport.close()
 
     def shutdown(self) -> None:
@@ -307,7 +309,7 @@ class Client:
     __slots__ = (
         *("begun", "chunked", "complete", "drained", "gone", "keeps", "loop", "scope", "task"),
         *("_connection", "_left_bytes", "_pieces", "_read", "_told_to_go_on", "_unread_bytes", "_waiter", "_whole"),
-        "_write",
+        *("_head", "_write"),
     )
 
     def __init__(self, connection: Connection, scope: Scope, keeps: bool) -> None:
@@ -321,7 +323,9 @@ class Client:
         self.begun = self.complete = self.gone = False
         self.chunked = False
         self._connection = connection
-        self._write = connection.transport.write
+        self._write: Callable[[bytes], None] = connection.transport.write
+        self._head = b""
+        """That of the response, while it waits for the beginning of the body."""
         self._told_to_go_on = False
         self._left_bytes = 0
         self._pieces: list[bytes] = []
@@ -408,7 +412,15 @@ class Client:
             raise RuntimeError("a line break in a header of a response")
         self._left_bytes = 0 if head_only else length or 0
         self.begun = True
-        self._write(head + b"\r\n")
+        # Its body mostly follows at once: one write, which wakes the client once.
+        self._head = head + b"\r\n"
+        self._write = self._write_after_head
+        self.loop.call_soon(self.write_head)
+
+    def _write_after_head(self, data: bytes) -> None:
+        self._write = self._connection.transport.write
+        head, self._head = self._head, b""
+        self._write(head + data)
 
     def _go_on(self, body: bytes, more: bool) -> None:
         if self.chunked:
@@ -423,6 +435,7 @@ class Client:
         if not more:
             if self._left_bytes:
                 raise RuntimeError("the response is shorter than it says")
+            self.write_head()
             self.chunked = False
             self.complete = True
             self._wake()
@@ -455,6 +468,11 @@ class Client:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def write_head(self) -> None:
+        """Send the response's head by itself, if nothing has followed it."""
+        if self._head and not self.gone:
+            self._write(b"")
 
     # The way past ASGI
 

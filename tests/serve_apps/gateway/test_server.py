@@ -2,10 +2,11 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 
-from serve_apps.common.middleware import Receive, Scope, Send
+from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
 from serve_apps.gateway import compat, server
 from tests.serve_apps.gateway.servers import PATIENCE_S, begin, client_of, empty, read_all, read_until, request
 
@@ -38,6 +39,56 @@ def test_a_response_with_a_length_is_not_chunked() -> None:
     with client_of(app) as client:
         client.sendall(request())
         assert read_until(client, b"no")
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what is written to it, write by write."""
+
+    def __init__(self) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 8000), "peername": ("127.0.0.1", 9000)})
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def written(app: ASGIApp) -> list[bytes]:
+    """What a request is answered with, write by write."""
+    config = SimpleNamespace(loaded_app=app, root_path="", timeout_keep_alive=5)
+    state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
+    bounds = {"header_timeout_s": PATIENCE_S, "write_timeout_s": PATIENCE_S, "max_connections": 1, "added_headers": ()}
+    wire, connection = Wire(), type("Connection", (server.Connection,), bounds)(config, state, {})
+    connection.connection_made(wire)
+    connection.data_received(request())
+    await asyncio.gather(*state.tasks)
+    return wire.written
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_head_is_written_with_the_body_that_follows_it_at_once_or_by_itself(late: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await begin(send, (b"content-length", b"4"))
+        if late:
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": b"bo", "more_body": True})
+        await send({"type": "http.response.body", "body": b"dy"})
+
+    head, *pieces = asyncio.run(written(app))
+    assert head.startswith(b"HTTP/1.1 200")
+    assert (head.endswith(b"\r\n\r\n"), pieces) == ((True, [b"bo", b"dy"]) if late else (False, [b"dy"]))
+
+
+def test_a_response_that_breaks_off_after_its_head_is_begun_and_cut() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await begin(send, (b"content-length", b"4"))
+        raise RuntimeError("broken")
+
+    with client_of(app) as client:
+        client.sendall(request())
+        assert read_all(client).endswith(b"content-length: 4\r\n\r\n")
 
 
 def test_each_of_two_pipelined_requests_has_its_own_connection() -> None:
