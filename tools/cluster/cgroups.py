@@ -13,7 +13,7 @@ INHERITED = ("cpuset.cpus", "cpuset.mems")
 #: What the kubelet needs of v2.
 CONTROLLERS = "+cpu +cpuset +memory +pids"
 #: After its processes have been killed, the kernel takes a moment to let go of a group.
-REMOVE_TIMEOUT_S = 15
+REMOVE_TIMEOUT_S = 60
 
 
 def is_v2(mount: Path = MOUNT) -> bool:

@@ -22,7 +22,8 @@ from tools.cluster.state import FOLDER, MARK
 
 MACHINES: Sequence[Machine] = (CONTROL, *(node.machine for node in NODES))
 NETNS_FOLDER = Path("/run/netns")
-KILL_TIMEOUT_S = 20
+#: For what had gigabytes, on a busy machine.
+KILL_TIMEOUT_S = 60
 
 
 def clean() -> list[str]:
@@ -46,7 +47,7 @@ def clean() -> list[str]:
 def leftovers() -> list[str]:
     """What there is of the cluster on this machine, one line each."""
     return [
-        *(f"process {process.pid}: {_words(process)}" for process in processes()),
+        *(f"process {process.pid}: {words}" for process in processes() if (words := _words(process))),
         *(f"network namespace {machine.netns}" for machine in MACHINES if network.exists(machine)),
         *(f"link {network.HOST_LINK}" for _ in [1] if Path("/sys/class/net", network.HOST_LINK).exists()),
         *(f"mount {mount}" for mount in _mounts()),
@@ -98,7 +99,8 @@ def _remove_netns_mount() -> None:
 
 
 def _words(process: psutil.Process) -> str:
+    """What a process was started as; nothing once it has ended, as those that nodes start all the time may have."""
     try:
-        return " ".join(process.cmdline())[:120]
+        return " ".join(process.cmdline())[:120] or process.name()
     except psutil.Error:
-        return process.name()
+        return ""

@@ -63,7 +63,12 @@ def volume(name: str) -> dict[str, Any]:
 def reopen() -> list[str]:
     """Empty the volumes whose claim was deleted, and offer them again; their names."""
     listed = json.loads(kubectl("get", "persistentvolumes", "--output=json"))["items"]
-    released = [one["metadata"]["name"] for one in listed if one["status"].get("phase") == "Released"]
+    # One that was reopened a moment ago is still called Released.
+    released = [
+        one["metadata"]["name"]
+        for one in listed
+        if one["status"].get("phase") == "Released" and "claimRef" in one["spec"]
+    ]
     reopened = [name for name in names() if name in released]
     for name in reopened:
         shutil.rmtree(VOLUMES / name)

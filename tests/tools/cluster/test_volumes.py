@@ -24,6 +24,12 @@ def test_there_is_a_folder_for_every_volume(folder: Path) -> None:
     assert all(Path(path).is_dir() for path in paths)
 
 
+def persistent(name: str, phase: str, *, claimed: bool) -> dict[str, Any]:
+    """A PersistentVolume, as the API server tells of it."""
+    claim = {"claimRef": {"name": "data", "namespace": "default"}} if claimed else {}
+    return {"metadata": {"name": name}, "spec": claim, "status": {"phase": phase}}
+
+
 def test_a_released_volume_is_emptied_and_a_bound_one_is_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("volume-01", "volume-02"):
         (folder / name / "data").touch()
@@ -33,10 +39,23 @@ def test_a_released_volume_is_emptied_and_a_bound_one_is_not(folder: Path, monke
         if words[0] == "patch":
             patched.append(words[2])
         phases = {"volume-01": "Bound", "volume-02": "Released", "of-somebody-else": "Released"}
-        items = [{"metadata": {"name": name}, "status": {"phase": phase}} for name, phase in phases.items()]
-        return json.dumps({"items": items})
+        return json.dumps({"items": [persistent(name, phase, claimed=True) for name, phase in phases.items()]})
 
     monkeypatch.setattr(volumes, "kubectl", kubectl)
     assert volumes.reopen() == ["volume-02"] == patched
     assert (folder / "volume-01" / "data").exists()
     assert not (folder / "volume-02" / "data").exists()
+
+
+def test_a_volume_that_was_just_reopened_is_not_reopened_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes calls it Released for a moment more, and a run that follows another at once asks in that moment."""
+    listed = json.dumps({"items": [persistent("volume-01", "Released", claimed=False)]})
+    asked: list[str] = []
+
+    def kubectl(*words: str) -> str:
+        asked.append(words[0])
+        return listed
+
+    monkeypatch.setattr(volumes, "kubectl", kubectl)
+    assert volumes.reopen() == []
+    assert asked == ["get"]
