@@ -17,11 +17,11 @@ RATE = 5
 #: Of each task, in a turn. A chat takes a core for a second where there are two, and the engines need them to start.
 TURN = {"generate": 1, "embed": 4}
 #: The first request is out by then; an image is there, a pod starts in seconds.
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
 #: A request without an answer by then has failed. Two cores start engines meanwhile, so answers may take their time.
-REQUEST_TIMEOUT_S = 60
+REQUEST_TIMEOUT_S = 120
 #: It ends by itself after this, whatever happens to the tests.
-LONGEST_S = 900
+LONGEST_S = 3600
 #: Of a report, the failures that are shown.
 SHOWN = 5
 

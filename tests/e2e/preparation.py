@@ -18,7 +18,7 @@ DATA_CLAIM = "pipelines-data"
 #: Images that the releases name (tools/images).
 IMAGES = ("ray-serve", "ray-vllm-cpu", "redis", "milvus")
 #: A namespace with running RayServices takes this long at most to go, in seconds.
-GONE_TIMEOUT_S = 240
+GONE_TIMEOUT_S = 600
 
 
 class NotPrepared(RuntimeError):
@@ -58,7 +58,8 @@ def remove(target: Target) -> None:
     there = existing(target)
     for namespace in there:
         for release in _helm(target, ["helm", "list", "--short", f"--namespace={namespace}"]).split():
-            _helm(target, ["helm", "uninstall", release, f"--namespace={namespace}", "--wait", "--timeout=180s"])
+            waited = ("--wait", f"--timeout={GONE_TIMEOUT_S}s")
+            _helm(target, ["helm", "uninstall", release, f"--namespace={namespace}", *waited])
     if there:
         target.kubectl("delete", "namespace", *there, "--wait=false")
         until("the namespaces are gone", lambda: existing(target), lambda left: not left, GONE_TIMEOUT_S)
@@ -74,7 +75,7 @@ def volume(namespace: str) -> str:
 
 def _helm(target: Target, command: list[str]) -> str:
     done = subprocess.run(
-        command, env=target.environment(), capture_output=True, text=True, check=False, timeout=GONE_TIMEOUT_S
+        command, env=target.environment(), capture_output=True, text=True, check=False, timeout=GONE_TIMEOUT_S + 60
     )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
     return done.stdout

@@ -21,9 +21,9 @@ from tools.demo.rendered import CHART, REPOSITORY
 logger = logging.getLogger(__name__)
 
 #: Helm's own timeout for an install, and ours for what follows it, in seconds.
-INSTALL_TIMEOUT_S = 420
-#: A change of the Serve config to be in force; engines that start meanwhile take half a minute each.
-CHANGE_TIMEOUT_S = 240
+INSTALL_TIMEOUT_S = 900
+#: A change of the Serve config to be in force; engines that start meanwhile take a minute or two.
+CHANGE_TIMEOUT_S = 600
 #: Serve's states of a replica that serves.
 LIVE = ("RUNNING", "UPDATING")
 #: Serve's own deployment beside every proxy: it comes and goes with nodes, and no model or stream is in it.
@@ -37,8 +37,8 @@ print(urllib.request.urlopen(request).read().decode())
 """
 #: What `kubectl exec` runs on a head for that.
 SERVE_API = ("--container=ray", "--", "python", "-c", SERVE_PROGRAM)
-#: For any answer: the first one of an engine on a busy CPU takes its time.
-CLIENT_TIMEOUT_S = 120
+#: For any answer: a request to a model that starts is held until it has started.
+CLIENT_TIMEOUT_S = CHANGE_TIMEOUT_S
 
 
 #: A ``helm install`` that runs.
@@ -190,17 +190,20 @@ class Release:
     # Serve
 
     def applications(self) -> dict[str, dict[str, Any]]:
-        """What Serve says of its applications; nothing while its head is away."""
+        """What Serve says of its applications, as soon as it says anything."""
+        return until(f"the head of {self.name} answers", self._applications, bool, CHANGE_TIMEOUT_S)
+
+    def statuses(self) -> dict[str, str]:
+        """Each application's status, in Serve's words; nothing while its head is away."""
+        return {name: application["status"] for name, application in self._applications().items()}
+
+    def _applications(self) -> dict[str, dict[str, Any]]:
         printed = self.kubectl("exec", f"service/{self.name}-head-svc", *SERVE_API, check=False)
         try:
             applications: dict[str, dict[str, Any]] = json.loads(printed).get("applications", {})
         except json.JSONDecodeError:
             return {}
         return applications
-
-    def statuses(self) -> dict[str, str]:
-        """Each application's status, in Serve's words."""
-        return {name: application["status"] for name, application in self.applications().items()}
 
     def wait_until_running(self, timeout_s: float = CHANGE_TIMEOUT_S) -> None:
         """Wait until every application of the Serve config runs."""

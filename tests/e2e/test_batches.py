@@ -13,11 +13,11 @@ from tests.e2e.waiting import until
 
 LINES = 20
 #: Lines go after everybody's requests, on a busy CPU.
-BATCH_TIMEOUT_S = 300
+BATCH_TIMEOUT_S = 600
 #: A cluster, an engine and a driver start before the first line.
-JOB_TIMEOUT_S = 420
+JOB_TIMEOUT_S = 1200
 #: For pods without a request.
-GONE_TIMEOUT_S = 150
+GONE_TIMEOUT_S = 600
 #: The documents' claim, as the pods with the gateway and the pipelines see it.
 CLAIM = "/var/lib/llm-serving"
 NIGHT = (

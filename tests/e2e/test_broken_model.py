@@ -15,7 +15,7 @@ BROKEN = (
     "models.broken.accelerator.type=cpu",
 )
 #: Serve tries a replica three times before it gives up; each try loads the engine.
-FAILED_TIMEOUT_S = 300
+FAILED_TIMEOUT_S = 900
 
 
 def test_a_broken_model_harms_no_other_and_is_taken_back(
@@ -35,7 +35,7 @@ def test_a_broken_model_harms_no_other_and_is_taken_back(
             "the command in NOTES says why",
             lambda: notes_command(release, "applicationStatuses"),
             lambda printed: "nowhere" in printed,
-            60,
+            CHANGE_TIMEOUT_S,
         )
         refusal = until(
             "the gateway knows the broken model",
@@ -48,7 +48,7 @@ def test_a_broken_model_harms_no_other_and_is_taken_back(
             "the broken model is gone",
             lambda: (release.statuses(), chat(client, "broken").status_code),
             lambda seen: "broken" not in seen[0] and seen[1] == 404,
-            120,
+            CHANGE_TIMEOUT_S,
         )
         release.wait_until_running()
     record_property("measured", running.report)

@@ -12,7 +12,7 @@ from tools.cluster.target import Target
 from tools.demo.rendered import REPOSITORY
 
 #: Kubernetes calls a node lost after 20 seconds of silence.
-NOTICED_TIMEOUT_S = 90
+NOTICED_TIMEOUT_S = 300
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from tests.e2e.release import Release, is_ready
 from tests.e2e.waiting import until
 
 #: From the loss to a new head that knows all applications, in seconds.
-RECOVERY_TIMEOUT_S = 180
+RECOVERY_TIMEOUT_S = 600
 
 
 def test_a_lost_head_fails_no_request(release: Release, record_property: Callable[[str, object], None]) -> None:

@@ -106,5 +106,5 @@ def answered(client: httpx.Client, model: str) -> int | str:
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
     try:
         return client.post("/v1/chat/completions", json=body).status_code
-    except httpx.RemoteProtocolError as cut:
+    except (httpx.RemoteProtocolError, httpx.ReadError) as cut:
         return str(cut)

@@ -1,6 +1,6 @@
 """The preset agent on the environment ci, as a newcomer installs it."""
 
-from tests.e2e.release import Release
+from tests.e2e.release import CHANGE_TIMEOUT_S, Release
 
 
 def test_it_is_installed_and_becomes_ready(release: Release) -> None:
@@ -18,4 +18,4 @@ def test_its_notes_lead_to_it(release: Release) -> None:
 
 def test_helm_test_asks_it(release: Release) -> None:
     """`helm test` asks the deployed gateway: a chat, an embedding, a question about a document."""
-    assert "Phase:          Succeeded" in release.helm("test", release.name, "--timeout=180s")
+    assert "Phase:          Succeeded" in release.helm("test", release.name, f"--timeout={CHANGE_TIMEOUT_S}s")

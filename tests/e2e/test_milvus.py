@@ -24,7 +24,7 @@ try:
 except MilvusException:
     print("refused")
 """
-START_TIMEOUT_S = 240
+START_TIMEOUT_S = 600
 
 
 def test_a_pipeline_keeps_its_documents_on_the_milvus_of_the_release(release: Release) -> None:

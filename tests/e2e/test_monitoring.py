@@ -49,13 +49,15 @@ ROUTES = (
     "gateway.routes.assistant.shadow.percent=100",
     "gateway.routes.assistant.canary.maxErrorRate=0",
     "gateway.routes.assistant.canary.minRequests=2",
-    "gateway.routes.assistant.canary.windowS=60",
+    "gateway.routes.assistant.canary.windowS=600",
 )
 #: The name of KubeRay's operator, of its Service and in its label.
 OPERATOR = "kuberay-operator"
 BATCH = jsonl(lines("/v1/embeddings", model="embedder", input="a cat on a mat")).encode()
 #: A few scrapes, and rounds of requests that a busy machine takes its time for.
-PATIENCE_S = 300
+PATIENCE_S = 900
+#: Of the release, in its pictures.
+DRAWN_S = 300
 
 
 def test_every_panel_and_every_alert_has_series(
@@ -88,7 +90,7 @@ def test_every_panel_and_every_alert_has_series(
             until("every panel and every alert has series", missing, lambda found: not found, PATIENCE_S)
             record_property("measured", f"{len(server.targets())} targets, {len(server.rules())} alerts")
             FOLDER.mkdir(parents=True, exist_ok=True)
-            for file in draw(server, expressions.dashboards(objects), FOLDER, PATIENCE_S):
+            for file in draw(server, expressions.dashboards(objects), FOLDER, DRAWN_S):
                 logger.info("drawn: %s", file)
     finally:  # the steps after this one know nothing of these
         release.upgrade()

@@ -7,7 +7,7 @@ from tests.e2e.release import Release
 from tests.e2e.waiting import until
 
 #: Both clusters share two cores: Ray, an engine and HAProxy start while the old ones answer.
-ROLL_TIMEOUT_S = 400
+ROLL_TIMEOUT_S = 1200
 #: The registry that images without one come from: other names for the images that the nodes have.
 REGISTRY = "docker.io"
 
@@ -34,4 +34,4 @@ def test_an_image_rolls_a_new_cluster(rolling: Release, record_property: Callabl
     images = [pod["spec"]["containers"][0]["image"] for pod in rolling.pods()]
     assert images
     assert all(image.startswith(f"{REGISTRY}/") for image in images)
-    rolling.helm("uninstall", rolling.name, "--wait", "--timeout=120s")
+    rolling.helm("uninstall", rolling.name, "--wait", f"--timeout={ROLL_TIMEOUT_S}s", timeout_s=ROLL_TIMEOUT_S + 60)

@@ -18,7 +18,7 @@ NOT_OURS = {
     f"persistentvolumeclaim/{DATA_CLAIM}",
 }
 #: Redis and Ray end by themselves; KubeRay's clean-up of Redis must not hold it up.
-GONE_TIMEOUT_S = 150
+GONE_TIMEOUT_S = 600
 
 
 def test_nothing_is_left_of_an_uninstalled_release(release: Release) -> None:

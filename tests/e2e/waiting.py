@@ -1,4 +1,7 @@
-"""Waiting for what a cluster will do in its own time; a wait that is too long says for what, and what was seen last."""
+"""Waiting for what a cluster will do in its own time; a wait that is too long says for what, and what was seen last.
+
+What a wait is allowed is three times what has been seen, at least: a machine may be slower, or have other work.
+"""
 
 import logging
 import time

@@ -28,7 +28,7 @@ def test_rendered_dashboards_and_rules_are_found() -> None:
 
 def test_panels_are_asked_with_all_variables_filled_in() -> None:
     assert of_panels(DASHBOARD) == [
-        Expression("LLM serving: overview: Requests", 'rate(asked{c=~".*"}[1m])'),
+        Expression("LLM serving: overview: Requests", 'rate(asked{c=~".*"}[5m])'),
         Expression("LLM serving: overview: Requests", "up"),
     ]
 
