@@ -18,7 +18,7 @@ ETCD_URL = "http://127.0.0.1:2379"  # of the machine, not of the host
 WEBHOOK_PORT = 9443
 WEBHOOK_URL = f"https://{CONTROL.address}:{WEBHOOK_PORT}/validate-ray-io-v1-raycluster"
 #: A busy machine takes its time.
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
 #: A lost node is NotReady after this time; Kubernetes' own default is 50 s.
 NODE_GRACE_S = 20
 
@@ -97,7 +97,7 @@ def check() -> None:
 
 def ready() -> bool:
     """Whether the API server answers and is ready."""
-    return KUBECONFIG.exists() and kubectl("get", "--raw=/readyz", "--request-timeout=5s", check=False) == "ok"
+    return KUBECONFIG.exists() and kubectl("get", "--raw=/readyz", "--request-timeout=20s", check=False) == "ok"
 
 
 def etcd() -> list[str]:

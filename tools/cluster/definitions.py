@@ -13,7 +13,7 @@ from tools.cluster.progress import wait_until
 from tools.crds import ESTABLISHED, crd_files, definition_name
 
 #: For all custom resources; the API server takes seconds for some of them.
-CRDS_TIMEOUT_S = 180.0
+CRDS_TIMEOUT_S = 300.0
 
 
 def learn_custom_resources() -> None:

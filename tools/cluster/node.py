@@ -25,8 +25,9 @@ CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 CNI_PROGRAMS = "/usr/lib/cni"
 #: Kubernetes' containers and images in containerd.
 NAMESPACE = "k8s.io"
-START_TIMEOUT_S = 60
-READY_TIMEOUT_S = 120
+#: A busy machine takes its time.
+START_TIMEOUT_S = 180
+READY_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,8 @@ def kubelet_config(node: Node) -> dict[str, Any]:
         "clusterDomain": "cluster.local",
         "resolvConf": str(node.machine.folder / "empty"),
         "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
+        # A word every three seconds, where ten are usual: a busy machine may swallow some before a node counts as lost.
+        "nodeLeaseDurationSeconds": 12,
         "failSwapOn": False,
         "failCgroupV1": False,
         # One disk and one memory for everything: leave judging them to the host.

@@ -4,6 +4,7 @@ from ipaddress import IPv4Network
 import pytest
 
 from tools.cluster import node
+from tools.cluster.control_plane import NODE_GRACE_S
 from tools.cluster.errors import Failed
 from tools.cluster.node import NODES, cni_config, containerd_config, kubelet, kubelet_config
 
@@ -17,6 +18,12 @@ def test_only_whom_the_api_server_allows_may_read_logs_or_open_a_shell() -> None
     config = kubelet_config(NODES[0])
     assert config["authentication"]["anonymous"] == {"enabled": False}
     assert config["authorization"] == {"mode": "Webhook"}
+
+
+def test_a_node_that_is_late_with_a_few_words_is_not_lost() -> None:
+    """A kubelet renews its lease four times in the lease's time; a lost node's pods are taken out of their Services."""
+    renewed_s = kubelet_config(NODES[0])["nodeLeaseDurationSeconds"] / 4
+    assert 5 * renewed_s <= NODE_GRACE_S
 
 
 def test_the_image_stores_lie_in_the_cache_and_are_not_shared() -> None:
