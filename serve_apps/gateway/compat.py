@@ -8,7 +8,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import ray
@@ -127,11 +127,11 @@ async def _listen_beside_proxy(app: ASGIApp) -> None:
     if options.host not in _EVERY_ADDRESS:
         return
     with _listener(ray.util.get_node_ip_address(), options.port) as listener:
-        taking = await _serve(Counted(app, replica), replica._direct_ingress_http_server, listener)
+        end = await _serve(Counted(app, replica), replica._direct_ingress_http_server, listener)
         logger.info("requests come past Serve's proxy, too", extra={"address": str(listener.getsockname())})
         await _until(lambda: replica._shutting_down)
         # From now on the proxy has this address, too, and sends to other replicas. What is connected is answered.
-        taking.close()
+        await end()
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -151,8 +151,12 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(app: ASGIApp, beside: uvicorn.Server, listener: socket.socket) -> asyncio.Server:
-    """Serve ``app`` at ``listener``; connections count as those of the server ``beside``, which waits for them."""
+async def _serve(app: ASGIApp, beside: uvicorn.Server, listener: socket.socket) -> Callable[[], Awaitable[None]]:
+    """Serve ``app`` at ``listener``; connections count as those of the server ``beside``, which waits for them.
+
+    Returns:
+        What closes the listener. All who have connected by then are answered.
+    """
     config = uvicorn.Config(
         app,
         timeout_keep_alive=beside.config.timeout_keep_alive,
@@ -164,11 +168,23 @@ async def _serve(app: ASGIApp, beside: uvicorn.Server, listener: socket.socket) 
     )
     config.load()
     loop = asyncio.get_running_loop()
-    return await loop.create_server(
-        lambda: config.http_protocol_class(config=config, server_state=beside.server_state, app_state={}),  # type: ignore[call-arg]
-        sock=listener,
-        backlog=config.backlog,
-    )
+
+    def connected() -> asyncio.Protocol:
+        return config.http_protocol_class(config=config, server_state=beside.server_state, app_state={})  # type: ignore[call-arg]
+
+    taking = await loop.create_server(connected, sock=listener, backlog=config.backlog)
+
+    async def end() -> None:
+        # Whom the kernel has connected and the loop not yet seen would be cut.
+        unseen = []
+        with contextlib.suppress(OSError):  # there is none any more
+            while True:
+                unseen.append(listener.accept()[0])
+        taking.close()
+        for one in unseen:
+            await loop.connect_accepted_socket(connected, one)
+
+    return end
 
 
 class Counted:

@@ -2,12 +2,14 @@
 
 import asyncio
 import inspect
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from ray.serve._private import http_util
 from ray.serve._private.common import RequestMetadata, RequestProtocol
 from ray.serve._private.controller import ServeController
@@ -245,6 +247,31 @@ def test_health_is_what_serve_says() -> None:
     with client_of(compat.Counted(empty, Replica())) as client:
         client.sendall(request("/-/healthz"))
         assert read_until(client, b"DRAINING").startswith(b"HTTP/1.1 503 ")
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_who_has_connected_when_a_replica_ends_is_answered(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The kernel connects clients before a busy loop sees them."""
+
+    async def play() -> list[bytes]:
+        with compat._listener("127.0.0.1", 0) as listener:
+            end = await compat._serve(empty, uvicorn.Server(uvicorn.Config(empty)), listener)
+            address = listener.getsockname()
+            clients = [socket.create_connection(address, PATIENCE_S) for _ in range(3)]
+            for client in clients:
+                client.sendall(request())
+            # Nothing has been awaited: the loop has seen none of them.
+            await end()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, PATIENCE_S)
+        answers = await asyncio.gather(*(asyncio.to_thread(read_until, one, b"\r\n\r\n") for one in clients))
+        for client in clients:
+            client.close()
+        return answers
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        answers = runner.run(play())
+    assert [answer.partition(b"\r\n")[0] for answer in answers] == [b"HTTP/1.1 200 OK"] * 3
 
 
 def test_serves_replica_has_what_counting_needs() -> None:
