@@ -10,10 +10,12 @@ Nothing leads out: the cluster is cut off from the internet, and the host's fire
 """
 
 import json
+from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 
 from tools.cluster.commands import run
+from tools.cluster.errors import Failed
 from tools.cluster.machine import Machine
 
 MACHINES = IPv4Network("10.89.0.0/24")
@@ -24,6 +26,8 @@ HOST_ADDRESS = "10.89.0.254"
 #: The host's end of its cable.
 HOST_LINK = "llms-host"
 SWITCH = "br0"
+#: Ends of cables inside of machines: a node's, and on control that of the host's.
+NODE_END, CONTROL_END = "eth0", "host"
 
 
 def pods_of(index: int) -> IPv4Network:
@@ -44,8 +48,8 @@ def connect_control(control: Machine) -> None:
     _ip(*inside, "route", "add", str(SERVICES), "via", HOST_ADDRESS)
     # What only crosses the switch is none of kube-proxy's business here.
     _sysctl(control, "net.bridge.bridge-nf-call-iptables", 0)
-    _ip("link", "add", HOST_LINK, "type", "veth", "peer", "name", "host", "netns", control.netns)
-    _ip(*inside, "link", "set", "host", "master", SWITCH, "up")
+    _ip("link", "add", HOST_LINK, "type", "veth", "peer", "name", CONTROL_END, "netns", control.netns)
+    _ip(*inside, "link", "set", CONTROL_END, "master", SWITCH, "up")
     _ip("address", "add", f"{HOST_ADDRESS}/{MACHINES.prefixlen}", "dev", HOST_LINK)
     _ip("link", "set", HOST_LINK, "up")
     for network in (PODS, SERVICES):
@@ -57,20 +61,26 @@ def connect_node(node: Machine, index: int, control: Machine, others: dict[int, 
     if exists(node):
         return
     _add(node)
-    _ip("-n", control.netns, "link", "add", node.name, "type", "veth", "peer", "name", "eth0", "netns", node.netns)
+    peer = ("peer", "name", NODE_END, "netns", node.netns)
+    _ip("-n", control.netns, "link", "add", node.name, "type", "veth", *peer)
     _ip("-n", control.netns, "link", "set", node.name, "master", SWITCH, "up")
     _ip("-n", control.netns, "route", "replace", str(pods_of(index)), "via", node.address)
-    _ip("-n", node.netns, "address", "add", f"{node.address}/{MACHINES.prefixlen}", "dev", "eth0")
-    _ip("-n", node.netns, "link", "set", "eth0", "up")
+    _ip("-n", node.netns, "address", "add", f"{node.address}/{MACHINES.prefixlen}", "dev", NODE_END)
+    _ip("-n", node.netns, "link", "set", NODE_END, "up")
     _ip("-n", node.netns, "route", "add", "default", "via", control.address)
     for other, machine in others.items():
         _ip("-n", node.netns, "route", "add", str(pods_of(other)), "via", machine.address)
 
 
 def disconnect(machine: Machine) -> None:
-    """Remove a machine's network namespace with its cables; nothing where there is none."""
-    if exists(machine):
-        _ip("netns", "delete", machine.netns)
+    """Remove a machine's network namespace with its cable; nothing where there is none."""
+    if not exists(machine):
+        return
+    for end in (NODE_END, CONTROL_END):
+        # The kernel would remove it with the namespace, but some time later, and its other end has its name until then.
+        with suppress(Failed):  # it is not there, or what was the namespace is a file that a crash left
+            _ip("-n", machine.netns, "link", "delete", end)
+    _ip("netns", "delete", machine.netns)
 
 
 def exists(machine: Machine) -> bool:
