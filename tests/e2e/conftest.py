@@ -12,6 +12,7 @@ from tests.e2e import evidence
 from tests.e2e.preparation import NAMESPACE, SECOND_NAMESPACE, prepare, remove
 from tests.e2e.release import Install, Release
 from tests.e2e.summary import Step, table
+from tools.cluster.errors import ClusterError
 from tools.cluster.target import Target, target
 from tools.demo.rendered import REPOSITORY
 
@@ -75,8 +76,11 @@ def pytest_runtest_makereport(
     if item.path.parent != HERE:
         return report
     if report.failed and (cluster := item.config.stash.get(_TARGET, None)):
-        folder = evidence.keep(cluster, re.sub(r"\W+", "-", item.name))
-        report.sections.append(("kept of the cluster", str(folder)))
+        try:
+            kept = str(evidence.keep(cluster, re.sub(r"\W+", "-", item.name)))
+        except ClusterError as error:  # it does not answer: what failed is told nevertheless
+            kept = f"nothing: {error}"
+        report.sections.append(("kept of the cluster", kept))
     _note(item, report)
     return report
 

@@ -14,8 +14,9 @@ from tests.e2e.waiting import until
 PROGRAM = Path(__file__).with_name("load_generator.py")
 #: Requests a second.
 RATE = 5
-#: Of each task, in a turn. A chat takes a core for a second where there are two, and the engines need them to start.
-TURN = {"generate": 1, "embed": 4}
+#: Of each task, in a turn: a chat every two seconds. Where there are two cores one takes up to a second of one, engines
+#: start beside it, and what a slower machine cannot keep up with is refused in the end, which is no fault.
+TURN = {"generate": 1, "embed": 9}
 #: The first request is out by then; an image is there, a pod starts in seconds.
 START_TIMEOUT_S = 300
 #: A request without an answer by then has failed. Two cores start engines meanwhile, so answers may take their time.
