@@ -14,8 +14,8 @@ import uvicorn
 from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
 from serve_apps.gateway import compat
 
-#: Longer than any event of these tests takes, in seconds. Reached only where a test fails.
-PATIENCE_S = 20
+#: Longer than any event of these tests takes on a busy machine, in seconds. Reached only where a test fails.
+PATIENCE_S = 60
 
 
 def until(happened: Callable[[], object]) -> None:
@@ -105,10 +105,11 @@ async def empty(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def read_all(client: socket.socket) -> bytes:
-    """What comes until the server closes."""
+    """What comes until the server closes; it resets the connection where it has not read all that was sent."""
     received = b""
-    while piece := client.recv(65536):
-        received += piece
+    with contextlib.suppress(ConnectionResetError):
+        while piece := client.recv(65536):
+            received += piece
     return received
 
 

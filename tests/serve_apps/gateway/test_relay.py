@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +90,11 @@ class Relaying:
         assert self.finished.wait(PATIENCE_S)
         return response
 
+    def stream(self) -> AbstractContextManager[httpx.Response]:
+        """One request, its answer to be read as it comes."""
+        url = f"{self.at}/v1/chat/completions"
+        return httpx.stream("POST", url, json={}, timeout=PATIENCE_S, trust_env=False)
+
     def connect(self) -> socket.socket:
         """A request in which everything can happen between two bytes."""
         connection = socket.create_connection(("127.0.0.1", int(self.at.rpartition(":")[2])), PATIENCE_S)
@@ -166,7 +171,7 @@ def test_an_answer_passes_unchanged(upstream: StartUpstream, relaying: StartRela
 def test_a_request_body_goes_upstream_unchanged(upstream: StartUpstream, relaying: StartRelay) -> None:
     server, url = upstream(answering(200, b"{}", JSON))
     body = b'{ "model" : "chat", "temperature":1.50, "messages": [ ] }'
-    httpx.post(f"{relaying(url).at}/v1/chat/completions", content=body, trust_env=False)
+    httpx.post(f"{relaying(url).at}/v1/chat/completions", content=body, timeout=PATIENCE_S, trust_env=False)
     assert server.received[0].body == body
     assert server.received[0].path == "/v1/chat/completions"
 
@@ -189,7 +194,7 @@ def test_events_pass_unchanged_and_as_they_come(upstream: StartUpstream, relayin
         await answer.chunk(LAST, more=False)
 
     server, url = upstream(stream)
-    with httpx.stream("POST", f"{relaying(url).at}/v1/chat/completions", json={}, trust_env=False) as response:
+    with relaying(url).stream() as response:
         pieces = response.iter_raw()
         assert next(pieces) == FIRST
         server.release.set()
@@ -223,7 +228,7 @@ def test_a_client_that_leaves_a_stream_aborts_it(upstream: StartUpstream, relayi
         await answer.client_gone()
 
     server, url = upstream(endless)
-    with httpx.stream("POST", f"{relaying(url).at}/v1/chat/completions", json={}, trust_env=False) as response:
+    with relaying(url).stream() as response:
         pieces = response.iter_raw()
         assert next(pieces) == FIRST
         assert not server.aborted.is_set()
@@ -487,7 +492,7 @@ def test_an_upstream_waits_for_a_client_that_reads_slowly(upstream: StartUpstrea
         await answer.chunk(b"", more=False)
 
     _, url = upstream(flood)
-    with httpx.stream("POST", f"{relaying(url).at}/v1/chat/completions", json={}, trust_env=False) as response:
+    with relaying(url).stream() as response:
         assert stuck.wait(PATIENCE_S), "40 MB were read for a client that read none of it"
         assert sum(map(len, response.iter_raw())) == 400 * len(piece)
 
@@ -514,11 +519,13 @@ def test_a_client_that_reads_a_little_at_a_time_is_not_cut(upstream: StartUpstre
         await answer.chunk(b"", more=False)
 
     _, url = upstream(flood)
-    with relaying(url, write_timeout_s=0.5).connect() as client:
-        received = b""
+    with relaying(url, write_timeout_s=2).connect() as client:
+        received = bytearray()
         while not received.endswith(b"0\r\n\r\n"):
-            received += client.recv(250_000)
-            time.sleep(0.02)
+            read = client.recv(250_000)
+            assert read, f"cut after {len(received)} bytes"
+            received += read
+            time.sleep(0.06)  # after each of 40 reads and more: longer in all than the time to write
     assert received.count(b"x") >= 100 * len(piece)
 
 
@@ -647,11 +654,24 @@ async def three_pieces(answer: Answer) -> None:
 
 
 def test_pieces_and_tokens_are_counted(upstream: StartUpstream, relaying: StartRelay) -> None:
-    _, url = upstream(three_pieces)
+    async def one_by_one(answer: Answer) -> None:
+        await answer.begin(200, SSE)
+        for piece in (FIRST, SECOND, LAST):
+            await answer.chunk(piece)
+            await answer.released()  # else two could come as one
+            answer.upstream.release.clear()
+        await answer.chunk(b"", more=False)
+
+    server, url = upstream(one_by_one)
     running = relaying(url)
     running.arguments = {"reader": Withholding(b"nothing", held=b"")}
-    response = running.ask()
-    assert response.content == FIRST + SECOND + LAST
+    with running.stream() as response:
+        read = []
+        for piece in response.iter_raw():
+            read.append(piece)
+            server.release.set()
+    assert running.finished.wait(PATIENCE_S)
+    assert read == [FIRST, SECOND, LAST]
     assert response.headers["x-llm-version"] == "v1"
     (exchange,) = running.exchanges
     assert (exchange.status, exchange.broken, exchange.pieces) == (200, False, 3)
@@ -701,9 +721,9 @@ def test_the_connection_is_used_where_it_is_shown(
 # Answers that nobody reads
 
 
-def discarded(outbound: Outbound) -> int:
+def discarded(outbound: Outbound, stall_timeout_s: float = PATIENCE_S) -> int:
     async def discard() -> int:
-        relay = Relay(first_byte_timeout_s=PATIENCE_S, stall_timeout_s=0.2)
+        relay = Relay(first_byte_timeout_s=PATIENCE_S, stall_timeout_s=stall_timeout_s)
         status = await relay.discard(outbound)
         await relay.close()
         return status
@@ -724,6 +744,6 @@ def test_no_answer_to_discard_is_no_status(upstream: StartUpstream) -> None:
         await answer.client_gone()
 
     server, url = upstream(stall)
-    assert discarded(Outbound("POST", url, {}, b"{}", True)) == 0
+    assert discarded(Outbound("POST", url, {}, b"{}", True), stall_timeout_s=0.2) == 0
     assert server.aborted.wait(PATIENCE_S)
     assert discarded(Outbound("POST", f"http://127.0.0.1:{nobody()}", {}, b"{}", True, alternatives=True)) == 0

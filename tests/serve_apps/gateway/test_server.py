@@ -217,7 +217,7 @@ def test_an_application_that_fails_is_answered_for() -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost:"])
 def test_headers_that_do_not_come_are_not_waited_for(sent: bytes) -> None:
-    with client_of(empty, header_timeout_s=0.2) as client:
+    with client_of(empty, header_timeout_s=0.5) as client:
         client.sendall(sent)
         received = read_all(client)
     assert received.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
@@ -225,7 +225,7 @@ def test_headers_that_do_not_come_are_not_waited_for(sent: bytes) -> None:
 
 
 def test_empty_lines_keep_no_idle_connection() -> None:
-    with client_of(empty, header_timeout_s=0.2) as client:
+    with client_of(empty, header_timeout_s=0.5) as client:
         client.sendall(request())
         read_until(client, b"\r\n\r\n")
         client.sendall(b"\r\n")
@@ -234,16 +234,16 @@ def test_empty_lines_keep_no_idle_connection() -> None:
 
 def test_a_request_may_take_longer_than_its_headers() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1)
         await empty(scope, receive, send)
 
-    with client_of(app, header_timeout_s=0.2) as client:
+    with client_of(app, header_timeout_s=0.5) as client:
         client.sendall(request())
         assert read_until(client, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_the_headers_of_the_next_request_are_waited_for_as_long() -> None:
-    with client_of(empty, header_timeout_s=0.2) as client:
+    with client_of(empty, header_timeout_s=0.5) as client:
         client.sendall(request() + request()[:-2])
         received = read_all(client)
     assert received.startswith(b"HTTP/1.1 200 ")

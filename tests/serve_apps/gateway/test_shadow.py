@@ -125,7 +125,7 @@ def test_an_answer_is_read_to_its_end(upstream: Starts) -> None:
         await counted.until(1)
 
     assert story(play).statuses == [("next", "200")]
-    assert read.is_set()
+    assert read.wait(PATIENCE_S)
 
 
 def test_what_is_under_way_is_given_up_at_the_end(upstream: Starts) -> None:
