@@ -1,10 +1,13 @@
 """serve_apps.llm.client: what it does where replicas refuse; tests/serve/test_client.py runs it in a cluster."""
 
+from types import SimpleNamespace
+
 import pytest
 from ray.serve.exceptions import BackPressureError
 
 from serve_apps.llm import client
 from serve_apps.llm.client import patiently
+from tests.serve_apps.clock import Clock
 
 
 class Replicas:
@@ -35,11 +38,16 @@ def test_what_is_refused_is_asked_again() -> None:
     assert replicas.asked == 6
 
 
-def test_replicas_that_stay_full_are_said_to_be() -> None:
-    replicas = Replicas(refusals=1000)
+def test_replicas_that_stay_full_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    replicas, clock = Replicas(refusals=1000), Clock(0)
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=clock, sleep=sleep))
     with pytest.raises(BackPressureError):
         patiently(replicas, patience_s=0.01)
-    assert 1 < replicas.asked < 1000
+    assert replicas.asked == 6  # at 0, 1, 3, 5, 7 and 9 milliseconds
 
 
 def test_other_errors_are_not_asked_again() -> None:
