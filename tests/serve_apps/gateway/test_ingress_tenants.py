@@ -17,6 +17,7 @@ from serve_apps.gateway.store import tenant_key
 from tests.serve_apps.gateway.conftest import GatewayServer
 from tests.serve_apps.gateway.redis import RedisServer
 from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream
+from tests.serve_apps.gateway.wire import connected, post
 
 Gateways = Callable[..., GatewayServer]
 Upstreams = Callable[[Behaviour], tuple[Upstream, str]]
@@ -178,9 +179,11 @@ def test_a_client_that_leaves_gives_its_place_back(
     behind, url = upstream(answering_when_released)
     models, table = chat_at(url, maxConcurrentRequests=1)
     server = gateway(models, table, redis=redis_server)
-    with pytest.raises(httpx.ReadTimeout):
-        server.client.post("/v1/chat/completions", json={"model": "chat"}, timeout=0.3)
     with redis_server.client() as client:
+        with connected(server.url) as wire:
+            wire.send(post("/v1/chat/completions", server.key, b'{"model": "chat"}'))
+            assert behind.asked.wait(PATIENCE_S)
+            assert client.zcard(tenant_key("acme", "running")) == 1
         eventually(lambda: client.zcard(tenant_key("acme", "running")) == 0)
     behind.release.set()
     assert server.chat().status_code == 200
@@ -210,7 +213,7 @@ def test_usage_is_for_holders_of_a_key(upstream: Upstreams, gateway: Gateways) -
     _, url = upstream(answering)
     server = gateway(*chat_at(url))
     assert server.client.get("/v1/usage").json()["tenant"] == "acme"
-    assert httpx.get(f"{server.url}/v1/usage", trust_env=False).status_code == 401
+    assert httpx.get(f"{server.url}/v1/usage", timeout=PATIENCE_S, trust_env=False).status_code == 401
 
 
 def test_anthropics_header_is_a_key_and_two_are_too_many(upstream: Upstreams, gateway: Gateways) -> None:
@@ -218,7 +221,7 @@ def test_anthropics_header_is_a_key_and_two_are_too_many(upstream: Upstreams, ga
     server = gateway(*chat_at(url))
     body = {"model": "chat"}
     where = f"{server.url}/v1/chat/completions"
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(timeout=PATIENCE_S, trust_env=False) as client:
         assert client.post(where, json=body, headers={"x-api-key": server.key}).status_code == 200
         twice = [("authorization", f"Bearer {server.key}")] * 2
         assert client.post(where, json=body, headers=twice).status_code == 400

@@ -6,9 +6,10 @@ import pytest
 from serve_apps.gateway.passage import Client, Passage
 from serve_apps.gateway.upstream import Pool
 from serve_apps.gateway.usage import Reader
+from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.gateway.test_upstream import CHUNKED, post, run, serving
 
-#: Seconds an upstream may stand still here.
+#: Seconds an upstream may stand still where a test waits for that.
 STALL_S = 0.2
 
 
@@ -44,8 +45,10 @@ class Silent(Reader):
         return b"end"
 
 
-async def passage(pool: Pool, url: str, client: Client, reader: Reader | None = None) -> Passage:
-    return Passage(await pool.ask(post(url)), reader, client, STALL_S)
+async def passage(
+    pool: Pool, url: str, client: Client, reader: Reader | None = None, stall_s: float = PATIENCE_S
+) -> Passage:
+    return Passage(await pool.ask(post(url)), reader, client, stall_s)
 
 
 def test_pieces_go_to_the_client_and_are_counted() -> None:
@@ -80,7 +83,7 @@ def test_nothing_more_is_read_for_a_full_client_until_it_has_drained() -> None:
     async def test(pool: Pool) -> None:
         client = Connection(full=True)
         async with serving(CHUNKED + b"1\r\na\r\n<wait>1\r\nb\r\n0\r\n\r\n") as server:
-            passing = await passage(pool, server.url, client)
+            passing = await passage(pool, server.url, client, stall_s=STALL_S)
             flowing = asyncio.ensure_future(passing.watched(passing.flow(client)))
             await client.got.wait()
             server.go_on.set()
@@ -98,7 +101,7 @@ def test_an_upstream_that_stands_still_is_not_waited_for() -> None:
     async def test(pool: Pool) -> None:
         client = Connection()
         async with serving(CHUNKED + b"1\r\na\r\n") as server:
-            passing = await passage(pool, server.url, client)
+            passing = await passage(pool, server.url, client, stall_s=STALL_S)
             with pytest.raises(TimeoutError):
                 await passing.watched(passing.flow(client))
             passing.answer.close()

@@ -85,7 +85,7 @@ def test_a_redis_that_hangs_is_down_too_and_waiters_are_let_go(redis_server: Red
         assert [type(outcome) for outcome in outcomes] == [StoreDown] * 50
         redis_server.go_on()
 
-    with_store(redis_server.store(patience_s=0.5), story)
+    with_store(redis_server.store(patience_s=1), story)
 
 
 def test_an_event_loop_that_stands_still_is_not_taken_for_a_redis_that_does(redis_server: RedisServer) -> None:
@@ -93,11 +93,11 @@ def test_an_event_loop_that_stands_still_is_not_taken_for_a_redis_that_does(redi
         # The first question opens a connection: several answers to wait for.
         asking = asyncio.create_task(store.ask(lambda redis: redis.incr(COUNTER)))
         await asyncio.sleep(0)
-        time.sleep(0.5)  # noqa: ASYNC251  # on purpose
+        time.sleep(2)  # noqa: ASYNC251  # on purpose
         assert await asking == 1
         assert not store.down
 
-    with_store(redis_server.store(patience_s=0.2), story)
+    with_store(redis_server.store(patience_s=1), story)
 
 
 def test_a_redis_that_is_back_is_found_without_being_asked_for(redis_server: RedisServer) -> None:

@@ -65,6 +65,12 @@ class _Source:
         return self.incoming
 
 
+def post(path: str, key: str, body: bytes) -> bytes:
+    """A request with JSON and an API key."""
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: application/json"
+    return f"{head}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
 @contextmanager
 def connected(url: str) -> Iterator[Wire]:
     """A connection to the server at ``url``."""
