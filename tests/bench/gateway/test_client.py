@@ -113,11 +113,9 @@ def test_every_connection_sends_its_requests_to_the_mock_model() -> None:
 
 
 def test_requests_at_a_rate_come_from_all_connections_in_turn() -> None:
-    outcome = asyncio.run(
-        against_mock(lambda port: Load(port, {}, body(), connections=4, seconds=0.2, interval_s=0.02))
-    )
+    outcome = asyncio.run(against_mock(lambda port: Load(port, {}, body(), connections=4, seconds=2, interval_s=0.2)))
     assert outcome.failed == 0
-    assert 5 <= len(outcome.first_ms) <= 12  # about one in 20 ms for 200 ms, on a machine that does other things, too
+    assert 5 <= len(outcome.first_ms) <= 12  # about one in 200 ms for 2 s, on a machine that does other things, too
 
 
 def test_a_prompt_of_any_length_is_read_to_its_end() -> None:

@@ -12,6 +12,7 @@ import pytest
 from serve_apps.common.protocol import INTERNAL_HEADER, TENANT_HEADER
 from tests.serve_apps.batch.conftest import BatchApp, client_of, jsonl, line
 from tests.serve_apps.batch.fake_gateway import TOKEN, Asked, FakeGateway, Says, echo, refuses
+from tests.serve_apps.gateway.servers import PATIENCE_S, until
 
 Start = Callable[..., BatchApp]
 
@@ -46,7 +47,7 @@ def test_a_batch_is_answered_line_by_line(batch_app: Start, gateway: FakeGateway
     assert records["a"]["id"] == records["a"]["response"]["request_id"]
     assert {(asked.tenant, asked.background) for asked in gateway.asked} == {("acme", True)}
     assert {asked.request_id for asked in gateway.asked} == {record["id"] for record in records.values()}
-    assert app.observed.endings == ["completed"]
+    until(lambda: app.observed.endings == ["completed"])  # told a moment after it is stored
 
 
 @pytest.mark.parametrize(
@@ -247,9 +248,10 @@ def test_a_wrong_batch_is_refused_with_its_parameter(batch_app: Start, changes: 
 def test_only_the_gateway_may_ask_and_only_for_these_paths(batch_app: Start) -> None:
     app = batch_app()
     headers = {INTERNAL_HEADER: TOKEN, TENANT_HEADER: "acme"}
-    assert httpx.get(f"{app.url}/v1/files", headers=headers).status_code == 200
-    assert httpx.get(f"{app.url}/v1/files", headers={TENANT_HEADER: "acme"}).status_code == 401
-    assert httpx.get(f"{app.url}/metrics", headers=headers).status_code == 404
-    assert httpx.put(f"{app.url}/v1/files", headers=headers).status_code == 405
-    wrong = httpx.post(f"{app.url}/v1/files", headers=headers, data={"purpose": "batch"})
+    with httpx.Client(base_url=app.url, timeout=PATIENCE_S) as client:
+        assert client.get("/v1/files", headers=headers).status_code == 200
+        assert client.get("/v1/files", headers={TENANT_HEADER: "acme"}).status_code == 401
+        assert client.get("/metrics", headers=headers).status_code == 404
+        assert client.put("/v1/files", headers=headers).status_code == 405
+        wrong = client.post("/v1/files", headers=headers, data={"purpose": "batch"})
     assert (wrong.status_code, json.loads(wrong.text)["error"]["param"]) == (400, "file")
