@@ -10,6 +10,7 @@ from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, TENAN
 from serve_apps.common.secrets import UpstreamKeys
 from tests.serve_apps.agent.conftest import CALLER, LOOPBACK
 from tests.serve_apps.agent.tool_server import DOCUMENT, ToolServer
+from tests.serve_apps.gateway.servers import PATIENCE_S
 
 BASE = "https://api.example.com/v2/"
 
@@ -87,7 +88,7 @@ def functions(url: str, keys: UpstreamKeys, **more: Any) -> dict[str, Function]:
         name: {"path": f"/{name}", "description": "Does it."}
         for name in ("hello", "redirect", "huge", "slow", "broken")
     }
-    http = Http.model_validate({"url": url, "operations": operations, "timeoutS": 0.5, **LOOPBACK, **more})
+    http = Http.model_validate({"url": url, "operations": operations, "timeoutS": PATIENCE_S, **LOOPBACK, **more})
     return {each.name: each for each in asyncio.run(http_functions("weather", http, keys))}
 
 
@@ -124,8 +125,9 @@ def test_a_call_without_its_credential_is_not_made(tool_url: str, tool_server: T
     ],
 )
 def test_what_goes_wrong_is_told_in_words(tool_url: str, keys: UpstreamKeys, operation: str, message: str) -> None:
+    patience_s = 0.5 if operation == "slow" else PATIENCE_S
     with pytest.raises(ToolFailed) as caught:
-        call(functions(tool_url, keys)[f"weather_{operation}"])
+        call(functions(tool_url, keys, timeoutS=patience_s)[f"weather_{operation}"])
     assert str(caught.value) == message
 
 

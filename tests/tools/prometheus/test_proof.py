@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from tools.ports import free_port
 from tools.prometheus import proof
 from tools.prometheus.expressions import Selector
 from tools.prometheus.plot import amount, draw, legend, stretches
@@ -46,9 +45,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         asked.labels(status).inc()
     Gauge("DCGM_FI_DEV_FAN_SPEED", "Never set: no sample.", ["gpu"], registry=registry)
     Histogram("late_seconds", "Nothing observed.", registry=registry)
-    port = free_port()
-    exporter, thread = start_http_server(port, "127.0.0.1", registry)
-    configs = [static("test", [f"127.0.0.1:{port}"], {"ray_io_cluster": "here"}, "1s")]
+    exporter, thread = start_http_server(0, "127.0.0.1", registry)
+    configs = [static("test", [f"127.0.0.1:{exporter.server_port}"], {"ray_io_cluster": "here"}, "1s")]
     with prometheus(tmp_path_factory.mktemp("prometheus"), configs, [GROUP], "1s") as running:
         until(lambda: running.values("count_over_time(asked_total[1m]) > 1"))
         yield running
