@@ -25,6 +25,8 @@ LOGICAL_CPUS = 8
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
 #: From ``ray start`` to an answering dashboard; a busy machine takes its time.
 START_TIMEOUT_S = 120
+#: The last words of a Ray that has waited in vain for its own node: 30 seconds, which no setting changes.
+TOO_SLOW = "The current node timed out during startup"
 #: For the processes to end by themselves before they are killed; there is nothing to save.
 STOP_TIMEOUT_S = 5
 #: Ray Serve's states of a replica that serves.
@@ -111,6 +113,19 @@ class LocalCluster:
 
     def __enter__(self) -> Self:
         _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._start()
+        try:
+            self._wait_for_dashboard()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        """Start Ray, which writes ray.log."""
         labels = ",".join(f"{key}={value}" for key, value in self._labels.items())
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
@@ -132,21 +147,17 @@ class LocalCluster:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
-        try:
-            self._wait_for_dashboard()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _wait_for_dashboard(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self._process is not None and self._process.poll() is not None:
-                raise DeployFailed(f"ray start failed:\n{(self.folder / 'ray.log').read_text()[-2000:]}")
+                last_words = (self.folder / "ray.log").read_text()[-2000:]
+                if TOO_SLOW not in last_words:
+                    raise DeployFailed(f"ray start failed:\n{last_words}")
+                print("Ray gave its node up on this busy machine; starting it again …", file=sys.stderr, flush=True)
+                _end(_processes_of(self._process.pid, str(self.folder)))
+                self._start()
             try:
                 if httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=10).is_success:
                     return
