@@ -10,8 +10,8 @@ from serve_apps.common.config import Config
 from serve_apps.common.middleware import ASGIApp, Guard, Receive, Scope, Send, path_below_prefix
 from serve_apps.common.secrets import InternalCredential
 
-#: Not a path of vLLM: how many generations were aborted because the client left.
-ABORTED_PATH = "/aborted"
+#: Not paths of vLLM: how many generations that wait for their client to leave have begun, and were aborted.
+BEGUN_PATH, ABORTED_PATH = "/begun", "/aborted"
 
 
 class FakeModelArgs(Config):
@@ -22,7 +22,7 @@ class FakeModel:
     """Answers chats with the request's headers, or with nothing until the client leaves."""
 
     def __init__(self) -> None:
-        self._aborted = 0
+        self._begun = self._aborted = 0
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return Guard(self._answer, credential=InternalCredential(), allows=lambda method, path: True)
@@ -33,8 +33,9 @@ class FakeModel:
                 await receive()
                 await send({"type": f"lifespan.{event}.complete"})
             return
-        if path_below_prefix(scope) == ABORTED_PATH:
-            await _respond(send, b"%d" % self._aborted, "text/plain")
+        counts = {BEGUN_PATH: self._begun, ABORTED_PATH: self._aborted}
+        if (path := path_below_prefix(scope)) in counts:
+            await _respond(send, b"%d" % counts[path], "text/plain")
             return
         request = json.loads((await receive())["body"])
         if request.get("stream"):
@@ -42,6 +43,7 @@ class FakeModel:
             for word in ("Paris", " is", " it"):
                 await send({"type": "http.response.body", "body": _event(word), "more_body": True})
         if request.get("user") == "patient":
+            self._begun += 1
             while (await receive())["type"] != "http.disconnect":
                 pass
             self._aborted += 1

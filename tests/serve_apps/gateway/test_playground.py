@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from serve_apps.gateway import playground
@@ -39,7 +38,7 @@ def test_by_default_there_is_no_page(gateway: StartGateway) -> None:
 def test_the_page_is_sent_to_anybody_and_may_reach_nothing_but_its_gateway(gateway: StartGateway) -> None:
     running = gateway({}, playground=True)
     for path in playground.PATHS:
-        answer = httpx.get(running.url + path, trust_env=False)
+        answer = running.client.get(path, headers={"authorization": ""})
         assert answer.status_code == 200
         policy = dict(rule.split(" ", 1) for rule in answer.headers["content-security-policy"].split("; "))
         assert policy["default-src"] == "'none'"

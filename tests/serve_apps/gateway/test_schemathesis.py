@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.serve_apps.gateway.conftest import GatewayServer, chat_at
+from tests.serve_apps.gateway.servers import PATIENCE_S
 
 StartGateway = Callable[..., GatewayServer]
 
@@ -28,7 +28,7 @@ SETTINGS = settings(
 @pytest.mark.parametrize("with_key", [True, False], ids=["with a key", "without"])
 def test_our_routes_answer_as_their_schema_says(gateway: StartGateway, with_key: bool) -> None:
     running = gateway(chat_at("http://host/internal/chat"))
-    schema = schemathesis.openapi.from_dict(httpx.get(f"{running.url}/openapi.json", trust_env=False).json())
+    schema = schemathesis.openapi.from_dict(running.client.get("/openapi.json").json())
     headers = {"authorization": f"Bearer {running.key}"} if with_key else {}
     asked: dict[str, set[int]] = {}
     for result in schema.get_all_operations():
@@ -37,7 +37,7 @@ def test_our_routes_answer_as_their_schema_says(gateway: StartGateway, with_key:
         @SETTINGS
         @given(case=operation.as_strategy())
         def ask(case: schemathesis.Case[Any]) -> None:
-            response = case.call(base_url=running.url, headers=headers, timeout=20)
+            response = case.call(base_url=running.url, headers=headers, timeout=PATIENCE_S)
             case.validate_response(response)
             asked.setdefault(case.operation.path, set()).add(response.status_code)
             if response.status_code >= 400:
