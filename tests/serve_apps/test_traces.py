@@ -70,7 +70,8 @@ def pipelines(house: House) -> ASGIApp:
     observer = RecordedPipelines()
     client = RagGatewayClient(house.gateway.url, house.credential, PATIENCE_S)
     running = Pipelines(client, observer, lambda *_: InMemoryStore())
-    docs = {"llm": "chat", "embedder": "minilm", "vectorStore": {"uri": "docs.db"}}
+    store = {"uri": "docs.db", "timeoutS": PATIENCE_S}
+    docs = {"llm": "chat", "embedder": "minilm", "embedTimeoutS": PATIENCE_S, "vectorStore": store}
     running.replace(RagPipelines.model_validate({"pipelines": {"docs": docs}}))
     return rag_asgi(running, client, observer, house.credential)
 

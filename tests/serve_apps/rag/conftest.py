@@ -99,7 +99,9 @@ def rag(gateway_url: str, store_uri: str, credential: InternalCredential) -> Ite
             observed = Recorded()
             client = GatewayClient(gateway_url, credential, timeout_s=PATIENCE_S)
             pipelines = Pipelines(client, observed, open_store if stored else lambda *_: InMemoryStore())
-            docs = {"llm": "chat", "embedder": "minilm", "vectorStore": {"uri": store_uri}, **settings}
+            store = {"uri": store_uri, "timeoutS": PATIENCE_S}
+            patient = {f"{stage}TimeoutS": PATIENCE_S for stage in ("embed", "rerank", "rewrite")}
+            docs = {"llm": "chat", "embedder": "minilm", "vectorStore": store, **patient, **settings}
             pipelines.replace(RagPipelines.model_validate({"pipelines": {"docs": docs}}))
             url = stack.enter_context(serving(build_asgi(pipelines, client, observed, credential), lifespan="on"))
             headers = {INTERNAL_HEADER: TOKEN, TENANT_HEADER: "acme", REQUEST_ID_HEADER: "request-1"}

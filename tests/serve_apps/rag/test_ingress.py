@@ -461,7 +461,8 @@ def test_a_client_that_goes_away_ends_the_generation(
     body = {"question": QUESTION} if path.endswith("query") else _chat_body()
 
     async def leave() -> None:
-        async with httpx.AsyncClient(base_url=filled.client.base_url, headers=filled.client.headers) as client:
+        url, headers = filled.client.base_url, filled.client.headers
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE_S) as client:
             request = asyncio.ensure_future(client.post(path, json={**body, "stream": stream}))
             assert await asyncio.to_thread(gateway.began.wait, PATIENCE_S)
             assert not gateway.aborted.is_set()
@@ -549,7 +550,7 @@ def test_a_method_that_is_not_there_names_those_that_are(rag: Rag) -> None:
 
 def test_nothing_is_answered_without_the_internal_credential(rag: Rag) -> None:
     server = rag()
-    response = httpx.get(f"{server.client.base_url}/v1/rag/docs/documents", headers={"x-llm-internal": "guess"})
+    response = server.client.get("/v1/rag/docs/documents", headers={"x-llm-internal": "guess"})
     assert response.status_code == 401
     assert error(response)["code"] == "internal_only"
 

@@ -264,5 +264,5 @@ def test_a_pipeline_answers_from_documents_on_a_server(
 
 
 def test_what_stands_for_milvus_says_that_it_is_well(milvus: MilvusProcess) -> None:
-    assert httpx.get(f"{milvus.health_url}/healthz").text == "OK"
-    assert httpx.get(f"{milvus.health_url}/metrics").status_code == 200
+    assert httpx.get(f"{milvus.health_url}/healthz", timeout=PATIENCE_S).text == "OK"
+    assert httpx.get(f"{milvus.health_url}/metrics", timeout=PATIENCE_S).status_code == 200
