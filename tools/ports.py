@@ -1,11 +1,28 @@
 """Ports of this machine."""
 
+import random
 import socket
+
+#: Below those that the kernel gives to whoever asks for any, connections included; between those that Ray gives to its
+#: workers and those that Serve gives to replicas. Nobody gets one by chance before its program listens there.
+_RANGE = range(20_000, 30_000)
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port on loopback that is free now."""
+    """A TCP port that is free now on every address, and another one each time."""
+    chosen = random.SystemRandom()
+    while True:
+        port = chosen.choice(_RANGE)
+        if port not in _given and _is_free(port):
+            _given.add(port)
+            return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
