@@ -29,6 +29,8 @@ START_TIMEOUT_S = 120
 TOO_SLOW = "The current node timed out during startup"
 #: For the processes to end by themselves before they are killed; there is nothing to save.
 STOP_TIMEOUT_S = 5
+#: For killed processes to be gone: the kernel takes back the memory of an engine first, on a busy machine not at once.
+KILL_TIMEOUT_S = 60
 #: Ray Serve's states of a replica that serves.
 LIVE = ("RUNNING", "UPDATING")
 PR_SET_PDEATHSIG = 1
@@ -196,13 +198,17 @@ class LocalCluster:
 
     def status(self) -> dict[str, Any]:
         """What Serve says of its applications: ``GET /api/serve/applications/``, key ``applications``."""
-        answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=30)
-        answer.raise_for_status()
-        applications: dict[str, Any] = answer.json()["applications"]
+        applications: dict[str, Any] = self._details()["applications"]
         return applications
 
+    def _details(self) -> dict[str, Any]:
+        answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=60)
+        answer.raise_for_status()
+        details: dict[str, Any] = answer.json()
+        return details
+
     def wait(self, names: list[str], timeout_s: float = 600, report: Callable[[Progress], None] | None = None) -> None:
-        """Wait until the applications ``names`` run, calling ``report`` about once a second.
+        """Wait until the applications ``names`` run and are reached, calling ``report`` about once a second.
 
         Raises:
             DeployFailed: one failed, or the time is over.
@@ -210,12 +216,13 @@ class LocalCluster:
         deadline = time.monotonic() + timeout_s
         statuses: dict[str, str] = {}
         while time.monotonic() < deadline:
-            applications = self.status()
+            details = self._details()
+            applications = details["applications"]
             statuses = {name: applications.get(name, {}).get("status", "NOT_STARTED") for name in names}
             progress = Progress(statuses)
             if report:
                 report(progress)
-            if progress.done:
+            if progress.done and _are_reached(details["http_options"]["port"], [applications[name] for name in names]):
                 return
             for name, status in statuses.items():
                 if status in ("DEPLOY_FAILED", "UNHEALTHY"):
@@ -254,6 +261,16 @@ class LocalCluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _are_reached(port: int, applications: list[dict[str, Any]]) -> bool:
+    """Whether HAProxy knows the way to ``applications``; Serve tells it of one that runs, and it takes its time."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/-/routes", timeout=60)
+    except httpx.TransportError:  # it has not started
+        return False
+    wanted = {one["route_prefix"] for one in applications} - {None}
+    return answer.is_success and wanted <= answer.json().keys()
+
+
 def _processes_of(root: int, folder: str) -> list[psutil.Process]:
     """The process ``root``, its descendants, and those of our orphans that carry the node's folder or session."""
     found: dict[int, psutil.Process] = {}
@@ -270,13 +287,13 @@ def _processes_of(root: int, folder: str) -> list[psutil.Process]:
 
 def _end(processes: list[psutil.Process]) -> None:
     """Ask each process to end, then kill those that stay."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    for sign, timeout_s in ((signal.SIGTERM, STOP_TIMEOUT_S), (signal.SIGKILL, KILL_TIMEOUT_S)):
         for process in processes:
             try:
                 process.send_signal(sign)
             except psutil.NoSuchProcess:
                 continue
-        _, processes = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
+        _, processes = psutil.wait_procs(processes, timeout=timeout_s)
         if not processes:
             return
 
