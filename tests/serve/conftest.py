@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from serve_apps.common.secrets import new_api_key
+from tests.serve.waiting import PATIENCE_S
 from tools.demo.cluster import LocalCluster, serving
 from tools.demo.rendered import REPOSITORY, helm_template, ray_service
 from tools.gotools import helm
@@ -50,7 +51,7 @@ class Service:
     def chat(self, model: str = "chat", **options: Any) -> httpx.Response:
         """One chat completion over plain HTTP."""
         body = {"model": model, "messages": [{"role": "user", "content": "count"}], **options}
-        return httpx.post(f"{self.root}/v1/chat/completions", json=body, headers=self.headers, timeout=120)
+        return httpx.post(f"{self.root}/v1/chat/completions", json=body, headers=self.headers, timeout=PATIENCE_S)
 
     def application(self, name: str) -> dict[str, Any]:
         """The part of the config that describes one application."""

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serve.conftest import Service
 from tests.serve.test_direct import passes
-from tests.serve.waiting import until
+from tests.serve.waiting import PATIENCE_S, until
 
 
 def address(service: Service) -> str:
@@ -24,7 +24,7 @@ def address(service: Service) -> str:
 def ask(service: Service, **extra: object) -> httpx.Response:
     """A chat completion from outside the node."""
     body = {"model": "chat", "messages": [{"role": "user", "content": "count"}], **extra}
-    return httpx.post(f"{address(service)}/v1/chat/completions", json=body, headers=service.headers, timeout=120)
+    return httpx.post(f"{address(service)}/v1/chat/completions", json=body, headers=service.headers, timeout=PATIENCE_S)
 
 
 def bypasses(service: Service) -> bool:
@@ -58,19 +58,22 @@ def test_its_answer_is_the_same(service: Service) -> None:
     assert {name for name in straight.headers if name not in ignored} == {
         name for name in by_haproxy.headers if name not in ignored
     }
-    given = httpx.get(f"{address(service)}/v1/models", headers={**service.headers, "x-request-id": "mine"})
+    given = httpx.get(
+        f"{address(service)}/v1/models", headers={**service.headers, "x-request-id": "mine"}, timeout=PATIENCE_S
+    )
     assert given.headers.get_list("x-request-id") == ["mine"]
 
 
 def test_internal_paths_are_not_there(service: Service) -> None:
     until(lambda: bypasses(service), lambda seen: seen)
-    answer = httpx.get(f"{address(service)}/internal/chat/v1/models", headers=service.headers)
+    answer = httpx.get(f"{address(service)}/internal/chat/v1/models", headers=service.headers, timeout=PATIENCE_S)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_path")
 
 
 def test_health_is_told_as_haproxy_does(service: Service) -> None:
     until(lambda: bypasses(service), lambda seen: seen)
-    assert httpx.get(f"{address(service)}/-/healthz").text == httpx.get(f"{service.root}/-/healthz").text == "success"
+    for root in (address(service), service.root):
+        assert httpx.get(f"{root}/-/healthz", timeout=PATIENCE_S).text == "success"
 
 
 def test_serve_counts_it(service: Service) -> None:

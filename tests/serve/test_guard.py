@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from tests.serve.conftest import Service
+from tests.serve.waiting import PATIENCE_S
 
 #: vLLM's own control and data endpoints (facts: its api_key leaves many of them open).
 CONTROL = [
@@ -15,30 +16,31 @@ CONTROL = [
 @pytest.mark.parametrize("application", ["chat", "embedder", "rag", "batch"])
 def test_an_application_is_not_answered_without_the_internal_credential(service: Service, application: str) -> None:
     for path in ("/v1/chat/completions", "/v1/embeddings", *CONTROL):
-        answer = httpx.post(f"{service.root}/internal/{application}{path}", json={}, headers=service.headers)
+        url = f"{service.root}/internal/{application}{path}"
+        answer = httpx.post(url, json={}, headers=service.headers, timeout=PATIENCE_S)
         assert answer.status_code == 401, path
         assert answer.json()["error"]["code"] == "internal_only"
 
 
 def test_control_endpoints_are_closed_even_to_the_credential(service: Service) -> None:
+    credential = {"x-llm-internal": "internal-secret"}
     for path in CONTROL:
         for method in ("GET", "POST"):
-            answer = httpx.request(
-                method, f"{service.root}/internal/chat{path}", headers={"x-llm-internal": "internal-secret"}
-            )
+            url = f"{service.root}/internal/chat{path}"
+            answer = httpx.request(method, url, headers=credential, timeout=PATIENCE_S)
             assert answer.status_code == 404, (method, path)
 
 
 @pytest.mark.parametrize("path", CONTROL[:5])
 def test_control_endpoints_are_not_reached_through_the_gateway(service: Service, path: str) -> None:
-    answer = httpx.post(f"{service.root}{path}", json={"model": "chat"}, headers=service.headers)
+    answer = httpx.post(f"{service.root}{path}", json={"model": "chat"}, headers=service.headers, timeout=PATIENCE_S)
     assert answer.status_code in (404, 405), answer.text
 
 
 def test_a_forged_tenant_is_not_believed(service: Service) -> None:
-    answer = httpx.get(f"{service.root}/v1/models", headers={"x-llm-tenant": "admin"})
+    answer = httpx.get(f"{service.root}/v1/models", headers={"x-llm-tenant": "admin"}, timeout=PATIENCE_S)
     assert answer.status_code == 401
 
 
 def test_the_same_request_with_a_key_is_answered(service: Service) -> None:
-    assert httpx.get(f"{service.root}/v1/models", headers=service.headers).status_code == 200
+    assert httpx.get(f"{service.root}/v1/models", headers=service.headers, timeout=PATIENCE_S).status_code == 200

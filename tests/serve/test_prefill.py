@@ -9,7 +9,7 @@ import pytest
 
 from tests.serve.conftest import Service
 from tests.serve.test_guard import CONTROL
-from tests.serve.waiting import until
+from tests.serve.waiting import PATIENCE_S, until
 
 MESSAGES: list[Any] = [{"role": "user", "content": "count"}]
 INTERNAL = {"x-llm-internal": "internal-secret"}
@@ -52,15 +52,19 @@ def test_a_client_cannot_say_where_the_kv_cache_is_fetched(service: Service, mov
     assert moves() == {"prefilled": 1, "decoded": 1}
     for path in ("/v1/messages", "/v1/responses"):
         body = {"model": "split", "kv_transfer_params": forged}
-        closed = httpx.post(f"{service.root}{path}", json=body, headers=service.headers)
+        closed = httpx.post(f"{service.root}{path}", json=body, headers=service.headers, timeout=PATIENCE_S)
         assert closed.status_code == 404, path
 
 
 def test_only_the_gateway_is_answered_and_control_paths_are_closed(service: Service) -> None:
+    def status(path: str, headers: dict[str, str]) -> int:
+        url = f"{service.root}/internal/split{path}"
+        return httpx.post(url, json={}, headers=headers, timeout=PATIENCE_S).status_code
+
     for path in ("/v1/chat/completions", "/v1/completions", *CONTROL):
-        assert httpx.post(f"{service.root}/internal/split{path}", json={}, headers=service.headers).status_code == 401
+        assert status(path, service.headers) == 401, path
     for path in CONTROL:
-        assert httpx.post(f"{service.root}/internal/split{path}", json={}, headers=INTERNAL).status_code == 404
+        assert status(path, INTERNAL) == 404, path
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])

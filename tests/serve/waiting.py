@@ -6,8 +6,8 @@ from typing import TypeVar
 
 Seen = TypeVar("Seen")
 
-#: Long enough for a busy machine; no test passes faster by it or measures it.
-PATIENCE_S = 120
+#: Long enough for a busy machine to start replicas of several models; no test passes faster by it or measures it.
+PATIENCE_S = 240
 
 
 def until(look: Callable[[], Seen], holds: Callable[[Seen], bool]) -> Seen:
