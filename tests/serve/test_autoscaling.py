@@ -9,14 +9,14 @@ from tests.serve.waiting import until
 
 
 @contextmanager
-def load(service: Service, clients: int) -> Iterator[list[int]]:
+def load(service: Service, clients: int, model: str = "chat") -> Iterator[list[int]]:
     """``clients`` callers that ask one thing after the other; the statuses they were answered with."""
     statuses: list[int] = []
     over = threading.Event()
 
     def ask() -> None:
         while not over.is_set():
-            status = service.chat(max_tokens=10).status_code
+            status = service.chat(model, max_tokens=10).status_code
             statuses.append(status)
             if status == 429:
                 over.wait(0.5)
