@@ -34,7 +34,7 @@ def test_an_upload_of_many_documents_brings_readers_and_questions_keep_their_rep
         client.start()
     try:
         assert first in until(readers, lambda seen: len(seen) == 2)
-        asked = service.chat("docs")
+        asked = service.chat("docs", max_tokens=2)
         assert asked.status_code == 200, asked.text
         assert service.cluster.live_pids("rag", "Rag") == answering
     finally:
