@@ -25,7 +25,8 @@ def deployment(config: dict[str, Any], application: str, name: str) -> dict[str,
 
 
 def processes(service: Service) -> dict[str, list[int]]:
-    """The replicas' processes of every deployment that stays while others change."""
+    """The replicas' processes of every deployment that stays while others change; load may have brought one more."""
+    until(lambda: service.cluster.live_pids("chat", "VLLMServer:chat"), lambda seen: len(seen) == 1)
     kept = [("gateway", "Gateway"), ("chat", "VLLMServer:chat"), ("embedder", "VLLMServer:embedder"), ("rag", "Rag")]
     return {name: service.cluster.live_pids(application, name) for application, name in kept}
 
