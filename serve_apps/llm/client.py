@@ -62,8 +62,11 @@ class Model:
                 callers.map(lambda prompt: patiently(lambda: self.generate(prompt, **sampling), patience_s), prompts)
             )
 
-    def reconfigure(self, *, timeout_s: float = 60, **settings: Any) -> None:
+    def reconfigure(self, *, timeout_s: float = 300, **settings: Any) -> None:
         """Change settings of the running replicas, none of which restarts; returns once they are in force.
+
+        Serve says so when no replica is on its way either: one that starts, or one that ends, which takes it 30 s at
+        least. ``timeout_s`` has to be enough for that.
 
         ``settings``: those of `Changed`. They hold until the next ``helm upgrade`` that changes the Serve config, which
         puts back what the values say.

@@ -1,12 +1,13 @@
 """serve_apps.llm.client: what it does where replicas refuse; tests/serve/test_client.py runs it in a cluster."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ray.serve.exceptions import BackPressureError
 
 from serve_apps.llm import client
-from serve_apps.llm.client import patiently
+from serve_apps.llm.client import Model, patiently
 from tests.serve_apps.clock import Clock
 
 
@@ -25,11 +26,43 @@ class Replicas:
         return "answer"
 
 
+class Serve:
+    """Takes a config in, and a while to have its replicas take it in."""
+
+    def __init__(self, clock: Clock, takes_s: float) -> None:
+        self._clock = clock
+        self._done_s = clock() + takes_s
+        self._server: dict[str, Any] = {"name": "VLLMServer:chat", "user_config": {}}
+
+    def get_serve_details(self) -> dict[str, Any]:
+        status = "HEALTHY" if self._clock() >= self._done_s else "UPDATING"
+        running = {"name": "VLLMServer:chat", "status": status, "deployment_config": self._server}
+        config = {"name": "chat", "deployments": [self._server]}
+        return {"applications": {"chat": {"deployed_app_config": config, "deployments": {"VLLMServer:chat": running}}}}
+
+    def deploy_applications(self, config: dict[str, Any]) -> None:
+        (self._server,) = config["applications"][0]["deployments"]
+
+
 @pytest.fixture(autouse=True)
-def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short ones."""
-    monkeypatch.setattr(client, "AGAIN_S", 0.001)
-    monkeypatch.setattr(client, "AGAIN_AT_MOST_S", 0.002)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The client's; pauses move it on."""
+    clock = Clock()
+
+    def pause(seconds: float) -> None:
+        clock.now += seconds
+
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=clock, sleep=pause))
+    return clock
+
+
+def model(monkeypatch: pytest.MonkeyPatch, serve: Serve) -> Model:
+    """The model ``chat``, which ``serve`` has."""
+    monkeypatch.setattr(client, "ServeSubmissionClient", lambda _: serve)
+    monkeypatch.setattr(client, "get_address_for_submission_client", lambda _: "")
+    made = Model.__new__(Model)  # without a cluster
+    made._name = "chat"
+    return made
 
 
 def test_what_is_refused_is_asked_again() -> None:
@@ -38,16 +71,13 @@ def test_what_is_refused_is_asked_again() -> None:
     assert replicas.asked == 6
 
 
-def test_replicas_that_stay_full_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    replicas, clock = Replicas(refusals=1000), Clock(0)
-
-    def sleep(seconds: float) -> None:
-        clock.now += seconds
-
-    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=clock, sleep=sleep))
+def test_replicas_that_stay_full_are_said_to_be(clock: Clock) -> None:
+    began_s = clock()
+    replicas = Replicas(refusals=1000)
     with pytest.raises(BackPressureError):
-        patiently(replicas, patience_s=0.01)
-    assert replicas.asked == 6  # at 0, 1, 3, 5, 7 and 9 milliseconds
+        patiently(replicas, patience_s=60)
+    assert 10 < replicas.asked < 1000
+    assert clock() - began_s <= 60
 
 
 def test_other_errors_are_not_asked_again() -> None:
@@ -60,3 +90,14 @@ def test_other_errors_are_not_asked_again() -> None:
     with pytest.raises(ValueError, match="temprature"):
         patiently(invalid, patience_s=600)
     assert asked == ["once"]
+
+
+def test_settings_are_waited_for_while_a_replica_starts_and_another_ends(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    model(monkeypatch, Serve(clock, takes_s=120)).reconfigure(max_ongoing_requests=8)
+
+
+def test_settings_that_do_not_come_into_force_are_said_not_to(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    with pytest.raises(TimeoutError, match="chat: not in force after 90 s"):
+        model(monkeypatch, Serve(clock, takes_s=120)).reconfigure(max_ongoing_requests=8, timeout_s=90)
