@@ -21,6 +21,9 @@ from tools.gotools import helm
 from tools.ports import free_port
 
 LINES = 240
+#: From these lines on the model says nothing until the driver is killed, and then until its replica is: so neither the
+#: job nor its first pass can be over before.
+HELD_FROM_DRIVER, HELD_FROM_REPLICA = 80, 160
 SETTINGS = [
     "overrides.models.chat.source=pvc://demo-models/fake",
     "batch.jobs.night.model=chat",
@@ -65,11 +68,20 @@ def cluster(nights: Path) -> Iterator[LocalCluster]:
         "LLM_SERVING_SECRETS": str(nights / "secrets"),
         "RAYLLM_VLLM_ENGINE_CLS": FAKE_ENGINE,
         "FAKE_TOKEN_S": "0.3",
+        "FAKE_HELD_FROM": str(nights / "held-from"),
         "FAKE_JOURNAL": str(nights / "journal"),
     }
     (nights / "journal").touch()
+    hold(nights, HELD_FROM_DRIVER)
     with LocalCluster(environment, rendered.labels) as running:
         yield running
+
+
+def hold(nights: Path, number: int) -> None:
+    """Have the model wait with its answers to lines from ``number`` on, and with no others."""
+    new = nights / "held-from.new"
+    new.write_text(str(number))
+    new.replace(nights / "held-from")
 
 
 def kept(nights: Path) -> set[str]:
@@ -112,12 +124,14 @@ def test_killed_drivers_and_replicas_lose_nothing_and_a_line_is_in_the_output_on
     driver.kill()
     kept_by_first = kept(nights)
     asked_by_first = asked(nights)
+    hold(nights, HELD_FROM_REPLICA)
     second = cluster.submit(entrypoint)
     until(lambda: (kept(nights), running(cluster, second)), lambda seen: len(seen[0] - kept_by_first) >= 32)
     (replica,) = cluster.live_pids("chat", "VLLMServer:chat")
     kept_by_second = kept(nights)
     asked_by_second = asked(nights)
     os.kill(replica, signal.SIGKILL)
+    hold(nights, LINES)
     until(lambda: cluster.job(second), lambda seen: not seen.startswith(("PENDING", "RUNNING")))
     assert cluster.job(second).startswith("SUCCEEDED"), cluster.job(second)
     output = [json.loads(line) for line in (nights / "out" / "output.jsonl").read_text().splitlines()]

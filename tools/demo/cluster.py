@@ -192,8 +192,9 @@ class LocalCluster:
 
     def job(self, job: str) -> str:
         """A job's status in Ray's words, and what it has printed last."""
-        status = httpx.get(f"{self._dashboard}/api/jobs/{job}", timeout=30).json()["status"]
-        printed = httpx.get(f"{self._dashboard}/api/jobs/{job}/logs", timeout=30).json().get("logs", "")
+        status = httpx.get(f"{self._dashboard}/api/jobs/{job}", timeout=60).json()["status"]
+        logs = httpx.get(f"{self._dashboard}/api/jobs/{job}/logs", timeout=60)
+        printed = logs.json().get("logs", "") if logs.is_success else ""  # the job's agent may be too busy to say
         return f"{status}\n{printed[-4000:]}"
 
     def status(self) -> dict[str, Any]:

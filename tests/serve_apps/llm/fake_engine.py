@@ -2,9 +2,10 @@
 
 Ray loads it in place of vLLM through RAYLLM_VLLM_ENGINE_CLS, inside the real VLLMServer, Serve and HAProxy. It keeps
 what the rest of the system depends on: vLLM's app shape, its sampling defaults, and that a vanished client ends the
-generation. Environment: FAKE_START_S (seconds to start), FAKE_TOKEN_S (seconds per word), FAKE_JOURNAL (a file that
-gets one line per request: started, finished or aborted; prefilled or decoded before, where prompts are read elsewhere;
-and asked, with the chat's last message).
+generation. Environment: FAKE_START_S (seconds to start), FAKE_TOKEN_S (seconds per word), FAKE_HELD_FROM (a file with
+a number: chats whose last message ends in ``-`` and that number or a higher one wait while it says so), FAKE_JOURNAL (a
+file that gets one line per request: started, finished or aborted; prefilled or decoded before, where prompts are read
+elsewhere; and asked, with the chat's last message).
 """
 
 import asyncio
@@ -34,6 +35,7 @@ class FakeEngine(LLMEngine):
         self._model_id = llm_config.model_id
         self._token_s = float(os.environ.get("FAKE_TOKEN_S", "0"))
         self._journal = Path(os.environ.get("FAKE_JOURNAL", os.devnull))
+        self._held_from = Path(file) if (file := os.environ.get("FAKE_HELD_FROM")) else None
         chat = SimpleNamespace(
             default_sampling_params={}, model_config=SimpleNamespace(get_diff_sampling_param=dict[str, Any])
         )
@@ -70,6 +72,7 @@ class FakeEngine(LLMEngine):
     async def _chat(self, request: Request) -> Any:
         body = await request.json()
         self._write(f"asked {body['messages'][-1]['content']}")
+        await self._released(body["messages"][-1]["content"])
         count = self._count(body.get("max_tokens"))
         if body.get("stream"):
             return StreamingResponse(self._events(count), media_type="text/event-stream")
@@ -84,6 +87,11 @@ class FakeEngine(LLMEngine):
         usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return self._reply("chat.completion", choices=[choice], usage=usage)
+
+    async def _released(self, message: str) -> None:
+        """Wait while the test has it so."""
+        while self._held_from and int(message.rpartition("-")[2]) >= int(self._held_from.read_text()):
+            await asyncio.sleep(0.05)
 
     def _count(self, asked: int | None) -> int:
         defaults = self._app_state.openai_serving_chat.default_sampling_params
