@@ -71,6 +71,7 @@ def _running(tmp_path_factory: pytest.TempPathFactory, traces_url: str) -> Itera
     objects = helm_template(helm(), FILES, [*SETTINGS, f"tracing.endpoint={traces_url}"])
     (deployment,) = (one for one in objects if one["kind"] == "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    DRAINING.unlink(missing_ok=True)  # of a run that was killed
     folder = tmp_path_factory.mktemp("pod")
     (folder / "internal").mkdir()
     (folder / "internal" / "token").write_text(INTERNAL_TOKEN)
