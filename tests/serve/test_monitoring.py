@@ -6,7 +6,9 @@ from pathlib import Path
 
 import httpx
 
+from serve_apps.common.metrics import GATEWAY_WAITING
 from tests.serve.conftest import VALUES, Service
+from tests.serve.test_autoscaling import load
 from tests.serve.waiting import until
 from tools.demo.rendered import helm_template
 from tools.gotools import helm
@@ -34,6 +36,9 @@ def test_every_panel_and_every_alert_has_series(service: Service, tmp_path: Path
     url = httpx.URL(service.cluster.metrics_url)
     labels = {"ray_io_cluster": "local", "namespace": "llm"}
     configs = [static("ray", [f"{url.host}:{url.port}"], labels, SCRAPE_INTERVAL)]
+    # Only two replicas have room for so much that the others wait at the gateway.
+    with load(service, clients=MORE_THAN_IT_WORKS_ON):
+        until(lambda: GATEWAY_WAITING.series in service.cluster.metrics(), lambda seen: seen)
     with prometheus(tmp_path, configs) as server:
 
         def missing() -> list[str]:

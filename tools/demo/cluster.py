@@ -250,7 +250,7 @@ class LocalCluster:
 
     def metrics(self) -> str:
         """One scrape of the node's Prometheus port."""
-        return httpx.get(self.metrics_url, timeout=30).text
+        return httpx.get(self.metrics_url, timeout=60).text
 
     def stop(self) -> None:
         """End every process of the node and remove its folder."""
