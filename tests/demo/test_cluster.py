@@ -1,11 +1,13 @@
 """When the local runner takes a cluster for started."""
 
+from typing import Any
+
 import httpx
 import pytest
 
 from tools.demo import cluster
 
-APPLICATIONS = [{"route_prefix": "/"}, {"route_prefix": "/internal/chat"}, {"route_prefix": None}]
+APPLICATIONS: list[dict[str, Any]] = [{"route_prefix": "/"}, {"route_prefix": "/internal/chat"}, {"route_prefix": None}]
 
 
 @pytest.mark.parametrize(
