@@ -19,7 +19,7 @@ from tests.serve.conftest import Service
 from tests.serve.test_autoscaling import load
 from tests.serve.waiting import PATIENCE_S, until
 
-#: Longer than a replica that goes away is given to end by itself, unless it still has requests; 0.2 s each.
+#: Longer than it takes a replica to begin to go away, and far less than it is given then (values.yaml); 0.2 s each.
 LONG_TOKENS = 60
 #: Of an answer that goes on for as long as a test looks.
 ENDLESS_TOKENS = 1000
