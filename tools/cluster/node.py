@@ -172,6 +172,8 @@ def kubelet_config(node: Node) -> dict[str, Any]:
         "containerRuntimeEndpoint": f"unix://{CONTAINERD_SOCKET}",
         # A word every three seconds, where ten are usual: a busy machine may swallow some before a node counts as lost.
         "nodeLeaseDurationSeconds": 12,
+        # Pods see a changed Secret after 10 seconds; after a minute and a half is usual.
+        "syncFrequency": "10s",
         "failSwapOn": False,
         "failCgroupV1": False,
         # One disk and one memory for everything: leave judging them to the host.
