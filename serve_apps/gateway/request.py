@@ -166,7 +166,7 @@ def read(path: str, headers: RawHeaders, body: bytes) -> Wish:
     user = document.get("safety_identifier") or document.get("user")
     if path in ANTHROPIC_PATHS and isinstance(metadata := document.get("metadata"), dict):
         user = metadata.get("user_id")
-    lengths = [_typed(document, name, int) for name in _LENGTHS.get(path, ())]
+    lengths = [_count(document, name) for name in _LENGTHS.get(path, ())]
     key = document.get("prompt_cache_key")
     return Wish(
         path,
@@ -224,6 +224,18 @@ def _typed(document: dict[str, Any], name: str, kind: type[T], inside: str = "")
         param=inside + name,
         code="invalid_type",
     )
+
+
+def _count(document: dict[str, Any], name: str) -> int | None:
+    """A number of tokens. It is reserved, so that a negative one would give the tenant tokens."""
+    value = _typed(document, name, int)
+    if value is not None and value < 0:
+        raise InvalidRequest(
+            f"Invalid '{name}': integer below minimum value. Expected a value >= 0, but got {value} instead.",
+            param=name,
+            code="integer_below_min_value",
+        )
+    return value
 
 
 def _choices(path: str, document: dict[str, Any]) -> int:

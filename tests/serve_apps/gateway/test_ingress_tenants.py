@@ -90,6 +90,19 @@ def test_an_answer_says_what_is_left_and_a_refusal_when_to_come_back(
     assert (error["type"], error["code"]) == ("requests", "rate_limit_exceeded")
 
 
+def test_who_asks_for_less_than_nothing_gets_no_tokens_for_it(
+    upstream: Upstreams, gateway: Gateways, redis_server: RedisServer
+) -> None:
+    _, url = upstream(answering)
+    models, table = chat_at(url, tokensPerMinute=1000)
+    server = gateway(models, table, redis=redis_server)
+    for length in (-500, -(2**63)):
+        assert server.chat(max_tokens=length).json()["error"]["param"] == "max_tokens"
+    assert int(server.chat(max_tokens=5).headers["x-ratelimit-remaining-tokens"]) in range(900, 1000)
+    assert server.chat(max_tokens=2000).status_code == 429
+    assert not any(server.metrics.values("llm_gateway_store_down"))
+
+
 def test_openais_client_knows_the_refusals(upstream: Upstreams, gateway: Gateways, redis_server: RedisServer) -> None:
     _, url = upstream(answering)
     models, table = chat_at(url, requestsPerMinute=1, models=["chat"], maxTokens=50)

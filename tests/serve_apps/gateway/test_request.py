@@ -139,6 +139,13 @@ def test_what_we_hold_clients_to_is_refused_where_upstreams_would_guess(
     assert (error.param, error.code) == (param, "invalid_type")
 
 
+def test_fewer_tokens_than_none_cannot_be_asked_for() -> None:
+    for fields in ({"max_tokens": -1}, {"max_tokens": -1, "max_completion_tokens": 5}):
+        error = refused(fields)
+        assert (error.param, error.code) == ("max_tokens", "integer_below_min_value")
+    assert wish({"max_tokens": 0}).max_tokens == 0
+
+
 def test_what_is_none_of_our_business_is_left_to_the_upstream() -> None:
     body = {"temperature": "warm", "messages": 7, "tools": {}, "priority": "x", "user": 3, "unknown": {"a": None}}
     assert wish(body).outbound() == json.dumps(body).encode()
