@@ -108,27 +108,41 @@ class Canary:
         """The versions of ``route`` that are out of service."""
         return self._off.get(route, _NONE_OFF)
 
+    def asking(self, plan: Plan, exchange: Exchange) -> None:
+        """The version chosen is about to be asked: a first token that does not come is late before it is given up."""
+        watched = self._watching(plan)
+        if watched is not None:
+            watched.wait(plan.candidates[0].version, exchange)
+
     def observe(self, plan: Plan, exchange: Exchange) -> None:
         """Count an exchange whose answer began, if it is the answer of the version chosen.
 
         Errors are 5xx and answers that broke off, unless the client left. Refused (429) and wrong (4xx) requests say
         nothing about the version. Only streams have a first token; uploads and queues before the version was asked
-        are not its own.
+        are not its own. What failed before it began was told by ``failed``.
         """
         version, status = plan.candidates[0].version, exchange.status
         watched = self._watching(plan)
-        if watched is None or exchange.version != version or not status or 400 <= status < 500:
+        if watched is None:
+            return
+        watched.wait_no_longer(exchange)
+        if exchange.version != version or exchange.first_byte_s is None or 400 <= status < 500:
             return
         failed = status >= 500 or (exchange.broken and not exchange.client_left)
-        watched.count(version, failed=failed, timed_out=status == _TIMEOUT)
-        if exchange.stream and status < 300 and exchange.first_byte_s is not None:
-            watched.count_pace(version, exchange.first_byte_s - exchange.asked_s, exchange.inter_token_s)
+        watched.count(version, failed=failed, timed_out=status == _TIMEOUT and not exchange.late)
+        if exchange.stream and status < 300:
+            first_s = None if exchange.late else exchange.first_byte_s - exchange.asked_s
+            watched.count_pace(version, first_s, exchange.inter_token_s)
 
-    def failed(self, plan: Plan, error: ServingError) -> None:
+    def failed(self, plan: Plan, exchange: Exchange, error: ServingError) -> None:
         """Count that the version chosen failed before its answer began, whether or not somebody else is asked now."""
         watched = self._watching(plan)
-        if watched is not None and error.status >= 500:
-            watched.count(plan.candidates[0].version, failed=True, timed_out=error.status == _TIMEOUT)
+        if watched is None:
+            return
+        watched.wait_no_longer(exchange)
+        if error.status >= 500:
+            timed_out = error.status == _TIMEOUT and not exchange.late
+            watched.count(plan.candidates[0].version, failed=True, timed_out=timed_out)
 
     async def run(self) -> None:
         """Share, judge and obey, for ever."""
@@ -144,6 +158,7 @@ class Canary:
         await self._forget_obsolete()
         for watched in list(self._watched.values()):
             now_s = self._clock()
+            watched.note_late()
             watched.settle(now_s)
             counts: Mapping[str, int] = watched.window(now_s)
             if self._store is not None:
@@ -247,6 +262,8 @@ class _Watched:
         self._slot_s = max(TICK_S, self.slo.window_s / SLOTS)
         self._fresh: Counter[str] = Counter()
         self._slots: dict[int, Counter[str]] = {}
+        #: By identity: streams whose first token is waited for, and the version that is to send it.
+        self._awaited: dict[int, tuple[str, Exchange]] = {}
         # The braces make a Redis cluster keep them together.
         self._keys = f"{KEY_PREFIX}canary:{{{self.name}:{self.digest}}}:"
 
@@ -268,13 +285,37 @@ class _Watched:
             self._fresh[f"{version}/streams"] += 1
             self._fresh[f"{version}/late"] += 1
 
-    def count_pace(self, version: str, first_s: float, between_s: float | None) -> None:
-        """Count how long a stream took to its first token, and between two."""
+    def wait(self, version: str, exchange: Exchange) -> None:
+        """From now on a stream's first token is waited for, where there is a rule about it."""
+        if exchange.stream and self.slo.ttft_p95_s is not None and version in self.judged:
+            self._awaited[id(exchange)] = version, exchange
+
+    def wait_no_longer(self, exchange: Exchange) -> None:
+        """It has come, or nobody waits for it any more: whoever left after too long has waited too long."""
+        if (awaited := self._awaited.pop(id(exchange), None)) is not None:
+            self._note_late(*awaited)
+
+    def note_late(self) -> None:
+        """Count the first tokens that are late by now: a version that hangs may be waited for for many minutes."""
+        for version, exchange in self._awaited.values():
+            self._note_late(version, exchange)
+
+    def _note_late(self, version: str, exchange: Exchange) -> None:
+        if exchange.late or exchange.first_byte_s is not None or not exchange.asked_s or self.slo.ttft_p95_s is None:
+            return
+        if time.perf_counter() - exchange.started_s - exchange.asked_s > self.slo.ttft_p95_s:
+            exchange.late = True
+            self._fresh[f"{version}/streams"] += 1
+            self._fresh[f"{version}/late"] += 1
+
+    def count_pace(self, version: str, first_s: float | None, between_s: float | None) -> None:
+        """Count how long a stream took to its first token, unless that was counted already, and between two."""
         if version not in self.judged:
             return
-        self._fresh[f"{version}/streams"] += 1
-        if self.slo.ttft_p95_s is not None and first_s > self.slo.ttft_p95_s:
-            self._fresh[f"{version}/late"] += 1
+        if first_s is not None:
+            self._fresh[f"{version}/streams"] += 1
+            if self.slo.ttft_p95_s is not None and first_s > self.slo.ttft_p95_s:
+                self._fresh[f"{version}/late"] += 1
         if between_s is None:
             return
         self._fresh[f"{version}/paced"] += 1

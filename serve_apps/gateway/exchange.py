@@ -49,6 +49,8 @@ class Exchange:
     """Whether the audit log tells of it, so that no other line need."""
     client_left: bool = False
     """Whether it was the client that left."""
+    late: bool = False
+    """Whether its first token was counted as late, for the canary, while it was waited for."""
     span: "Span | None" = None
     """What traces tell of it, where there are traces."""
 

@@ -351,11 +351,13 @@ class Ingress:
         for number, candidate in enumerate(plan.candidates):
             others = plan.candidates[number + 1 :]
             exchange.version = candidate.version
+            if not number:
+                self._canary.asking(plan, exchange)
             try:
                 await self._attempt(call, wish, candidate, rules, plan, others)
             except ServingError as error:
                 if not number:
-                    self._canary.failed(plan, error)
+                    self._canary.failed(plan, exchange, error)
                 if not others or not falls_back(error):
                     raise
                 reason = error.code or str(error.status)

@@ -12,6 +12,9 @@ from typing import Protocol
 from serve_apps.gateway.upstream import Answer
 from serve_apps.gateway.usage import Reader
 
+#: How vLLM, and we, tell within a stream that the answer goes no further. What a model writes has its quotes escaped.
+_FAILURE = b'data: {"error"'
+
 
 class Client(Protocol):
     """The server's connection to the client of one request.
@@ -40,13 +43,17 @@ class Client(Protocol):
 class Passage:
     """An answer on its way through, what was seen of it and when."""
 
-    __slots__ = ("_feed", "_reader", "_resumed_s", "_stall_s", "answer", "client", "held", "last_s", "pieces")
+    __slots__ = (
+        *("_feed", "_reader", "_resumed_s", "_stall_s", "answer", "client", "failed", "held", "last_s", "pieces"),
+    )
 
     def __init__(self, answer: Answer, reader: Reader | None, client: Client | None, stall_s: float) -> None:
         self.answer = answer
         self.client = client
         self.pieces = 0
         self.last_s = time.perf_counter()
+        self.failed = False
+        """Whether the upstream said in the middle of a stream that it failed."""
         self.held = False
         """Whether it is the client we wait for."""
         self._reader = reader
@@ -58,6 +65,8 @@ class Passage:
         """What goes to the client now that ``piece`` has come."""
         self.pieces += 1
         self.last_s = time.perf_counter()
+        if _FAILURE in piece:
+            self.failed = True
         return piece if self._feed is None else self._feed(piece)
 
     def end(self) -> bytes:

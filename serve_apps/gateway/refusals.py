@@ -25,6 +25,9 @@ _INTERNALS = re.compile(
     r"Traceback \(most recent|File \"[^\"]+\", line \d|\.py:\d|\bray::|\bRay\w*Error\b| at 0x[0-9a-f]"
 )
 
+#: The first event of a stream, where it is an error: OpenAI's shape.
+_ERROR_EVENT = re.compile(rb'data: ?(\{"error".*)')
+
 #: Anthropic's types of errors; other statuses are ``invalid_request_error`` below 500 and ``api_error`` from there on.
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
@@ -60,6 +63,16 @@ def translated(model: str, status: int, retry_after: str | None, body: bytes) ->
     if status in (400, 422) and isinstance(detail, str) and not _INTERNALS.search(detail):
         return InvalidRequest(detail)
     return _generic(model, status)
+
+
+def begun_with(model: str, piece: bytes) -> ServingError | None:
+    """The error to send in place of a stream that begins with vLLM's word that it failed, under the status 200."""
+    event = _ERROR_EVENT.match(piece)
+    error = _document(event[1]).get("error") if event else None
+    status = error.get("code") if isinstance(error, dict) else None
+    if not isinstance(status, int) or not (status == 429 or 500 <= status < 600):
+        return None
+    return translated(model, status, None, b"")
 
 
 def is_context_overflow(status: int, body: bytes) -> bool:

@@ -174,6 +174,7 @@ class Relay:
             await send({"type": "http.response.body", "body": passage.end() + refusals.event(error, exchange.path)})
         finally:
             answer.close()  # closes the connection, unless the answer was read to its end
+            exchange.broken = exchange.broken or (events and passage.failed)
             exchange.pieces = passage.pieces
             exchange.last_byte_s = passage.last_s - exchange.started_s
             if reader is not None and (tokens := reader.tokens()) is not None:
@@ -191,7 +192,10 @@ class Relay:
                 try:
                     if answer.status >= 300:
                         return answer, await _refusal(answer, outbound, exchange)
-                    return answer, await answer.read()
+                    first = await answer.read()
+                    if _is_sse(answer) and (error := refusals.begun_with(exchange.model, first)) is not None:
+                        raise error
+                    return answer, first
                 except BaseException:
                     answer.close()
                     raise

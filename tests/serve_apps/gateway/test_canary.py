@@ -1,5 +1,7 @@
 import asyncio
+import copy
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,8 +35,8 @@ def plan_of(releases: Releases, version: str) -> Plan:
     return releases.plan(CHAT, asks(pin=version), "acme", lambda _: frozenset())
 
 
-def exchanged(version: str = "bad", status: int = 200, **what: Any) -> Exchange:
-    return Exchange("1", "POST", CHAT, version=version, status=status, first_byte_s=0.1, **what)
+def exchanged(version: str = "bad", status: int = 200, first_byte_s: float | None = 0.1, **what: Any) -> Exchange:
+    return Exchange("1", "POST", CHAT, version=version, status=status, first_byte_s=first_byte_s, **what)
 
 
 @dataclass
@@ -180,6 +182,60 @@ def test_a_version_that_never_begins_is_late_too() -> None:
     assert alone(exchanged(status=502), releases=table(rules)).told == []
 
 
+def waiting(waited_s: float, **what: Any) -> Exchange:
+    """A stream whose version was asked so long ago, after a minute in a queue, and has said nothing yet."""
+    asked_s = what.pop("asked_s", 60.0)
+    return Exchange(
+        "1", "POST", CHAT, started_s=time.perf_counter() - 60 - waited_s, version="bad", stream=True, asked_s=asked_s
+    )
+
+
+def after_asking(*exchanges: Exchange, end: Callable[[Replica, Plan, Exchange], None] | None = None) -> Replica:
+    """A replica that asked ten times for each of ``exchanges``, and judged while they waited or after their ``end``."""
+    replica = Replica(releases=table({"ttftP95S": 5, "minRequests": 10}))
+    plan = plan_of(replica.releases, "bad")
+    for exchange in [copy.copy(exchange) for exchange in exchanges for _ in range(10)]:
+        replica.canary.asking(plan, exchange)
+        if end is not None:
+            end(replica, plan, exchange)
+    asyncio.run(replica.canary.tick())
+    return replica
+
+
+def test_a_first_token_is_late_while_it_is_still_waited_for() -> None:
+    assert after_asking(waiting(6)).told == [("chat", "bad", "ttft_p95_s", True)]
+    assert after_asking(waiting(4)).off == set()
+    assert after_asking(waiting(6, asked_s=0)).off == set()  # it is the queue that is slow
+
+
+def test_a_client_that_left_after_too_long_has_waited_too_long() -> None:
+    def leave(replica: Replica, plan: Plan, exchange: Exchange) -> None:
+        exchange.client_gone()
+        replica.canary.observe(plan, exchange)
+
+    assert after_asking(waiting(6), end=leave).off == {"bad"}
+    assert after_asking(waiting(4), end=leave).off == set()
+
+
+def test_a_late_first_token_is_counted_once() -> None:
+    def begin(replica: Replica, plan: Plan, exchange: Exchange) -> None:
+        asyncio.run(replica.canary.tick())
+        exchange.began(200)
+        replica.canary.observe(plan, exchange)
+
+    def give_up(replica: Replica, plan: Plan, exchange: Exchange) -> None:
+        replica.canary.failed(plan, exchange, UpstreamTimeout("slow"))
+        replica.canary.observe(plan, exchange)
+
+    for end in (begin, give_up):
+        replica = Replica(releases=table({"ttftP95S": 5, "minRequests": 2}))
+        plan, exchange = plan_of(replica.releases, "bad"), waiting(6)
+        replica.canary.asking(plan, exchange)
+        end(replica, plan, exchange)
+        asyncio.run(replica.canary.tick())
+        assert replica.off == set()
+
+
 def test_a_slow_stream_counts() -> None:
     def paced(last_byte_s: float) -> Exchange:
         return exchanged(stream=True, pieces=11, last_byte_s=last_byte_s)
@@ -201,16 +257,18 @@ def test_a_failure_before_the_first_byte_counts_whoever_is_asked_next(error: Ser
     replica = Replica()
     plan = plan_of(replica.releases, "bad")
     for _ in range(10):
-        replica.canary.failed(plan, error)
-        replica.canary.observe(plan, exchanged("good"))
+        exchange = exchanged(first_byte_s=None)
+        replica.canary.failed(plan, exchange, error)
+        exchange.version = "good"
+        replica.canary.observe(plan, exchange)
     asyncio.run(replica.canary.tick())
     assert replica.off == off
 
 
 def test_an_answer_that_never_began_is_no_request() -> None:
     """Whether it failed is told by its error, and whom nobody waits for says nothing."""
-    assert alone(exchanged(status=502), *[exchanged(status=0)] * 20).off == {"bad"}
-    assert alone(exchanged(status=0)).off == set()
+    assert alone(exchanged(status=502), *[exchanged(status=0, first_byte_s=None)] * 20).off == {"bad"}
+    assert alone(exchanged(status=502, first_byte_s=None)).off == set()
 
 
 def test_what_a_fallback_does_is_not_the_versions_doing() -> None:
@@ -239,7 +297,7 @@ def test_a_route_without_rules_and_a_model_that_is_named_itself_are_not_watched(
     replica = alone(exchanged(status=502), releases=releases)
     plain = releases.plan(CHAT, asks("bad"), "acme", lambda _: frozenset())
     replica.canary.observe(plain, exchanged(status=502))
-    replica.canary.failed(plain, Unavailable("gone"))
+    replica.canary.failed(plain, exchanged(), Unavailable("gone"))
     assert replica.off == set()
 
 
@@ -305,7 +363,7 @@ def test_requests_that_began_under_other_values_do_not_count() -> None:
     replica.change(table(good=90, bad=10))
     for _ in range(10):
         replica.canary.observe(old, exchanged(status=502))
-        replica.canary.failed(old, Unavailable("gone"))
+        replica.canary.failed(old, exchanged(), Unavailable("gone"))
     asyncio.run(replica.canary.tick())
     assert replica.off == set()
 

@@ -1,6 +1,7 @@
 """Routes as clients of a real gateway see them: versions, pins, fallbacks, shadows, canaries."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,6 +31,11 @@ WRONG = {"message": "temperature must be positive", "type": "BadRequestError", "
 FAILURE = {"message": "out of luck", "type": "InternalServerError", "param": None, "code": 500}
 
 Starts = Callable[[Behaviour], tuple[Upstream, str]]
+
+
+async def waits_for_release(answer: Answer) -> None:
+    await answer.released()
+    await answer.whole(500, b"{}", JSON)
 
 
 @dataclass
@@ -193,6 +199,19 @@ def test_after_the_first_byte_nobody_else_is_asked(upstream: Starts, gateway: Ga
     assert spare.received == []
 
 
+def test_a_stream_that_begins_with_a_failure_has_not_begun(upstream: Starts, gateway: Gateways) -> None:
+    async def fails(answer: Answer) -> None:
+        await answer.begin(200, {"content-type": "text/event-stream"})
+        await answer.chunk(b'data: {"error": %b}\n\n' % json.dumps(FAILURE).encode())
+        await answer.chunk(b"data: [DONE]\n\n", more=False)
+
+    urls = {"v1": upstream(fails)[1], "spare": upstream(answering())[1]}
+    served = gateway(table(urls, {"v1": 1}, fallback=["spare"]))
+    assert served.chat(stream=True).headers["x-llm-version"] == "spare"
+    alone = served.chat(pin="v1", stream=True)
+    assert (alone.status_code, alone.json()["error"]["code"]) == (502, "upstream_failed")
+
+
 def test_a_pinned_version_has_no_fallback(upstream: Starts, gateway: Gateways) -> None:
     spare, spare_url = upstream(answering())
     served = gateway(
@@ -206,11 +225,7 @@ def test_a_pinned_version_has_no_fallback(upstream: Starts, gateway: Gateways) -
 
 
 def test_a_shadow_gets_a_copy_and_the_caller_does_not_wait_for_it(upstream: Starts, gateway: Gateways) -> None:
-    async def waits(answer: Answer) -> None:
-        await answer.released()
-        await answer.whole(500, b"{}", JSON)
-
-    shadow, shadow_url = upstream(waits)
+    shadow, shadow_url = upstream(waits_for_release)
     served = gateway(
         table(
             {"v1": upstream(answering())[1], "next": shadow_url}, {"v1": 100}, shadow={"model": "next", "percent": 100}
@@ -236,7 +251,7 @@ def test_a_client_cannot_pass_as_a_shadow(upstream: Starts, gateway: Gateways) -
 
 # Canaries
 
-RULES = {"maxErrorRate": 0.2, "minRequests": 5, "windowS": 60}
+RULES: dict[str, Any] = {"maxErrorRate": 0.2, "minRequests": 5, "windowS": 60}
 
 
 def test_a_version_that_fails_is_taken_out_until_the_values_change(upstream: Starts, gateway: Gateways) -> None:
@@ -265,6 +280,51 @@ def test_a_version_that_is_not_there_counts_as_failing_though_its_fallback_answe
     assert {served.chat().status_code for _ in range(5)} == {200}
     served.ingress.route_by(table(urls, {"good": 50, "bad": 50}, canary=RULES | {"minRequests": 3}, fallback=["good"]))
     until(lambda: served.chat().status_code == 200 and served.counted("llm_gateway_version_off", version="bad"))
+
+
+def test_a_failure_counts_once(upstream: Starts, gateway: Gateways) -> None:
+    async def crashes(answer: Answer) -> None:
+        await answer.whole(500, b"Traceback", {"content-type": "text/plain"})
+
+    urls = {"v1": upstream(answering())[1], "v2": upstream(crashes)[1], "v3": upstream(crashes)[1]}
+    served = gateway(table(urls, {"v1": 98, "v2": 1, "v3": 1}, canary=RULES))
+    for version, failures in (("v2", RULES["minRequests"] - 1), ("v3", RULES["minRequests"])):
+        for _ in range(failures):
+            assert served.chat(pin=version).status_code == 502
+    until(lambda: served.counted("llm_gateway_version_off", version="v3"))
+    assert not served.counted("llm_gateway_version_off", version="v2")
+
+
+def test_a_version_that_hangs_is_taken_out_while_its_clients_wait(upstream: Starts, gateway: Gateways) -> None:
+    hangs, url = upstream(waits_for_release)
+    served = gateway(
+        table(
+            {"v1": upstream(answering())[1], "v2": url}, {"v1": 99, "v2": 1}, canary={"ttftP95S": 0.2, "minRequests": 1}
+        )
+    )
+    asking = threading.Thread(target=served.chat, kwargs={"pin": "v2", "stream": True})
+    asking.start()
+    until(lambda: served.counted("llm_gateway_version_off", version="v2", rule="ttft_p95_s"))
+    hangs.release.set()
+    asking.join(PATIENCE_S)
+
+
+def test_a_version_that_fails_inside_its_streams_is_taken_out(upstream: Starts, gateway: Gateways) -> None:
+    async def fails_late(answer: Answer) -> None:
+        await answer.begin(200, {"content-type": "text/event-stream"})
+        await answer.chunk(b'data: {"choices": [{"delta": {"content": "data: {\\"error\\""}}]}\n\n')
+        if answer.upstream is broken:
+            await answer.chunk(b'data: {"error": %b}\n\n' % json.dumps(FAILURE).encode())
+        await answer.chunk(b"data: [DONE]\n\n", more=False)
+
+    broken, url = upstream(fails_late)
+    urls = {"v1": upstream(answering())[1], "v2": upstream(fails_late)[1], "v3": url}
+    served = gateway(table(urls, {"v1": 98, "v2": 1, "v3": 1}, canary=RULES))
+    for version in ("v2", "v3"):
+        for _ in range(RULES["minRequests"]):
+            assert served.chat(pin=version, stream=True).status_code == 200
+    until(lambda: served.counted("llm_gateway_version_off", version="v3"))
+    assert not served.counted("llm_gateway_version_off", version="v2")
 
 
 def test_wrong_requests_take_nothing_out(upstream: Starts, gateway: Gateways) -> None:

@@ -8,7 +8,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.renderers.params import TokenizeParams
 
 from serve_apps.common.errors import InvalidRequest, RateLimited, ServingError, Unavailable
-from serve_apps.gateway.refusals import encoded, event, is_context_overflow, passed, translated
+from serve_apps.gateway.refusals import begun_with, encoded, event, is_context_overflow, passed, translated
 
 TRACEBACK = "Traceback (most recent call last):\n  File \"/app/engine.py\", line 7, in step\nKeyError: 'secret'"
 
@@ -151,6 +151,22 @@ def test_vllms_own_words_for_a_prompt_too_long_are_known(call: Any) -> None:
 )
 def test_so_are_those_of_its_other_stages_and_of_providers(message: str) -> None:
     assert is_context_overflow(400, openai_error(message))
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        (b'data: {"error": {"message": "m", "code": 500}}\n\n', 502),
+        (b'data: {"error":{"message":"m","code":429}}\r\n\r\ndata: [DONE]\r\n\r\n', 429),
+        (b'data: {"error": {"message": "m", "code": 400}}\n\n', None),
+        (b'data: {"error": {"message": "m", "code": "upstream_failed"}}\n\n', None),
+        (b'data: {"error": {"mess', None),
+        (b'data: {"choices": []}\n\ndata: {"error": {"message": "m", "code": 500}}\n\n', None),
+    ],
+)
+def test_a_failure_that_a_stream_begins_with_is_known(event: bytes, status: int | None) -> None:
+    error = begun_with("chat", event)
+    assert (error and error.status) == status
 
 
 def test_so_is_openais_code() -> None:
