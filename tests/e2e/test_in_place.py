@@ -13,7 +13,7 @@ from tests.e2e.waiting import until
 from tools.demo.rendered import CHART, REPOSITORY
 
 MODELS = {"chat": "generate", "embedder": "embed"}
-#: Nothing here may restart a replica: defaults of requests, scaling, a limit Serve holds, pipelines.
+#: Nothing here may restart a replica: defaults of requests, scaling, a limit Serve holds, pipelines, routes.
 WITHOUT_RESTART = (
     "overrides.models.chat.sampling.max_tokens=3",
     "overrides.models.chat.autoscaling.target_ongoing_requests=4",
@@ -22,6 +22,7 @@ WITHOUT_RESTART = (
     "rag.notes.llm=chat",
     "rag.notes.embedder=embedder",
     "rag.notes.vectorStore.uri=notes.db",
+    "gateway.routes.assistant.versions[0].model=chat",
 )
 #: A model and its adapters, as a new application ...
 ANOTHER_MODEL = REPOSITORY / "values" / "multi-lora.yaml"
@@ -32,12 +33,14 @@ ANOTHER_LIMIT = (*WITHOUT_RESTART, "gateway.maxConcurrentRequests=256")
 def test_settings_and_routes_change_in_running_replicas(
     release: Release, record_property: Callable[[str, object], None]
 ) -> None:
-    """Sampling, autoscaling, a limit and a new pipeline: same pods, every replica the same, no request failed."""
+    """Sampling, autoscaling, a limit, a new pipeline and route: same pods, same replicas, no request failed."""
     before = release.running()
     with load(release, MODELS) as running, release.forwarded() as client:
         release.upgrade(*WITHOUT_RESTART)
         until("chats end after 3 tokens", lambda: said(client), lambda tokens: tokens == 3, CHANGE_TIMEOUT_S)
-        until("the pipeline notes is a model", lambda: known(client), lambda names: "notes" in names, CHANGE_TIMEOUT_S)
+        new = {"notes", "assistant"}
+        until("pipeline and route are models", lambda: set(known(client)), lambda names: new <= names, CHANGE_TIMEOUT_S)
+        assert answered(client, "assistant") == 200
         release.wait_until_running()
         limits = release.applications()["embedder"]["deployments"]["VLLMServer:embedder"]["deployment_config"]
     record_property("measured", running.report)

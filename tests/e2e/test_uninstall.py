@@ -8,7 +8,8 @@ from tools.demo.models import CLAIM
 #: Everything that a release makes, or has made for it.
 KINDS = (
     "rayservices,rayclusters,pods,services,statefulsets,deployments,jobs,secrets,configmaps,persistentvolumeclaims,"
-    "ingresses,serviceaccounts,roles,rolebindings,endpointslices"
+    "ingresses,serviceaccounts,roles,rolebindings,endpointslices,networkpolicies,poddisruptionbudgets,rayjobs,cronjobs,"
+    "horizontalpodautoscalers"
 )
 #: What a namespace has by itself, and the claims the tests made.
 NOT_OURS = {
