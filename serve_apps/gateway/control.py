@@ -12,6 +12,7 @@ from serve_apps.common.protocol import TASK_PATHS, Task
 from serve_apps.gateway.adapters import Adapters
 from serve_apps.gateway.auth import Caller
 from serve_apps.gateway.config import RoutingTable
+from serve_apps.gateway.described import described
 from serve_apps.gateway.metering import Usage
 from serve_apps.gateway.routing import aliases, listed, unknown_model
 
@@ -123,6 +124,7 @@ def build_control(
             raise Unavailable(str(error), code="not_ready") from None
         return Health()
 
+    app.openapi_schema = described(app.openapi())  # what FastAPI shows from now on
     return app
 
 

@@ -1,19 +1,18 @@
 """The bodies of requests, checked: documents as files, as JSON or as lines of JSON, and a query."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from serve_apps.common.config import Config
+from serve_apps.common.api import MAX_DOCUMENTS, JsonDocument, JsonDocuments
 from serve_apps.common.errors import InvalidRequest, TooLarge, UnsupportedMediaType
 from serve_apps.common.middleware import Message
 from serve_apps.rag.documents import type_of_name
 from serve_apps.rag.ingestion import Document
-from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS
 
 #: How many of the largest documents one request may hold together.
 DOCUMENTS_PER_REQUEST = 4
@@ -23,9 +22,6 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 #: A document's metadata as JSON, in bytes: it is stored with every chunk.
 MAX_METADATA_BYTES = 8 * 1024
-
-#: Documents in one request.
-MAX_DOCUMENTS = 1000
 
 #: A document a line.
 _JSON_LINES = frozenset({"application/jsonl", "application/x-ndjson", "application/x-jsonlines"})
@@ -39,53 +35,6 @@ _METADATA_RULE = (
 _Scalar = str | bool | int | float
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class JsonDocument(Config):
-    """A document in a JSON body."""
-
-    id: Annotated[str, Field(min_length=1, max_length=MAX_DOCUMENT_ID_CHARS, pattern=r"^[^\x00-\x1f\x7f]+$")]
-    """Its name, unique in the pipeline; slashes are fine."""
-    text: Annotated[str, Field(min_length=1)]
-    """Its content."""
-    content_type: str = ""
-    """``text/plain``, ``text/markdown`` or ``text/html``; empty: by the extension of ``id``, else plain text."""
-    metadata: dict[str, Any] = Field(default_factory=dict)
-    """Kept with it and listed with it; a question's ``filter`` goes by it."""
-
-
-class JsonDocuments(Config):
-    """The JSON body of an upload."""
-
-    documents: Annotated[list[JsonDocument], Field(min_length=1, max_length=MAX_DOCUMENTS)]
-
-
-class Query(BaseModel):
-    """The body of a query."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    question: Annotated[str, Field(min_length=1, pattern=r"\S")]
-    """What is asked."""
-    top_k: Annotated[int, Field(ge=1, le=100)] | None = None
-    """Chunks put before the model; the pipeline's own number unless given."""
-    filter: Any = None
-    """Which documents may answer, by their metadata; as ``filters`` reads it."""
-    stream: bool = False
-    """Answer as server-sent events: ``citations``, ``token`` …, ``done`` or ``error``."""
-
-
-class Search(BaseModel):
-    """The body of a search: a question without an answer."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    query: Annotated[str, Field(min_length=1, pattern=r"\S")]
-    """What is looked for."""
-    limit: Annotated[int, Field(ge=1, le=500)] = 10
-    """Chunks at most."""
-    filter: Any = None
-    """As a query's."""
 
 
 async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> Any:

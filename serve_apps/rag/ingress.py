@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serve_apps.common import overflow, responses
+from serve_apps.common.api import Query, Search
 from serve_apps.common.disconnect import CancelOnDisconnect
 from serve_apps.common.errors import InvalidRequest, NotFound, TooLarge
 from serve_apps.common.gateway_client import Caller, caller_of
@@ -95,7 +96,7 @@ class Routes:
     async def search(self, request: Request) -> Response:
         """Chunks that a question finds, without an answer."""
         pipeline = self._pipeline(request)
-        search = bodies.parse(bodies.Search, await bodies.read_json(request))
+        search = bodies.parse(Search, await bodies.read_json(request))
         where = filters.parse(search.filter)
         found = await pipeline.retriever.find(search.query.strip(), caller_of(request.headers), search.limit, where)
         return responses.json({"results": found.results(), "degraded": found.degraded}, headers=_flags(found.degraded))
@@ -104,7 +105,7 @@ class Routes:
         """A question, answered from the documents."""
         caller = caller_of(request.headers)
         pipeline = self._pipeline(request)
-        query = bodies.parse(bodies.Query, await bodies.read_json(request))
+        query = bodies.parse(Query, await bodies.read_json(request))
         body: dict[str, Any] = {"filter": query.filter}
         if query.stream:
             body["stream_options"] = {"include_usage": True}

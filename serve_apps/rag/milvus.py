@@ -20,12 +20,13 @@ from pymilvus import DataType, Function, FunctionType, MilvusClient, MilvusExcep
 from pymilvus.client.types import Status
 
 from serve_apps.common import secrets
+from serve_apps.common.api import MAX_DOCUMENT_ID_CHARS
 from serve_apps.common.errors import Unavailable, UpstreamFailed
 from serve_apps.rag import config, milvus_figures
 from serve_apps.rag.chunking import MAX_CHUNK_BYTES, MAX_HEADING_CHARS, Chunk
 from serve_apps.rag.figures import Figure
 from serve_apps.rag.filters import FACET_CHARS, Filter, facets
-from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS, Hit, StoredDocument, Vector, other_dimension
+from serve_apps.rag.vector_store import Hit, StoredDocument, Vector, other_dimension
 
 WRITE_TIMEOUT_S = 60  # for one batch of rows or a listing; far above what a healthy store takes
 RECORD_TIMEOUT_S = 10  # for one record: patient, since it is asked for by who writes

@@ -15,9 +15,6 @@ from serve_apps.rag.filters import Filter
 #: A chunk's or a question's embedding, float32.
 Vector = NDArray[np.float32]
 
-#: The longest document id a store takes, in characters.
-MAX_DOCUMENT_ID_CHARS = 512
-
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from serve_apps.agent.checkpoints import KEY_PREFIX
+from serve_apps.common import api
 from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
 from serve_apps.common.secrets import InternalCredential
 from tests.serve_apps.agent.fake_models import TOKEN, FakeModels, Refuses, Says
@@ -93,6 +94,7 @@ def another(
 def test_a_run_is_answered_in_the_background_with_its_steps(replica: Replica, models: FakeModels) -> None:
     models.script = [CALL, ANSWER, Says("It is 42.")]
     shown = replica.ended(replica.start())
+    assert api.Run.model_validate(shown).model_dump() == shown  # as /openapi.json describes it
     assert (shown["object"], shown["agent"], shown["status"], shown["error"]) == (
         "agent.run",
         "helper",

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from starlette.requests import Request
 
+from serve_apps.common.api import Query
 from serve_apps.common.errors import InvalidRequest, ServingError, TooLarge, UnsupportedMediaType
 from serve_apps.common.middleware import Message
 from serve_apps.rag import bodies
@@ -165,10 +166,10 @@ def test_a_form_without_files_is_refused() -> None:
 
 
 def test_a_query_is_read_and_a_wrong_one_says_where() -> None:
-    assert bodies.parse(bodies.Query, {"question": "Why?", "top_k": 3}).top_k == 3
+    assert bodies.parse(Query, {"question": "Why?", "top_k": 3}).top_k == 3
     for wrong, path in (({"question": " "}, "question"), ({"question": "a", "topK": 3}, "topK"), ([], "body")):
         with pytest.raises(InvalidRequest, match=f"^{path}: "):
-            bodies.parse(bodies.Query, wrong)
+            bodies.parse(Query, wrong)
 
 
 def test_a_json_body_over_its_limit_is_refused() -> None:

@@ -12,6 +12,7 @@ import openai
 import pytest
 from milvus_lite.server_manager import server_manager_instance as milvus_servers
 
+from serve_apps.common import api
 from serve_apps.rag import prompt
 from serve_apps.rag.config import RagPipelines
 from serve_apps.rag.unfound import UNFOUND, UNFOUND_IN_PART
@@ -71,6 +72,18 @@ def test_documents_are_indexed_then_unchanged_then_listed(rag: Rag) -> None:
             {"id": "docs/architecture.md", "chunks": 2, "metadata": {}},
         ]
     }
+
+
+def test_bodies_are_as_openapi_describes_them(rag: Rag) -> None:
+    server = rag(stored=True)
+    for shape, answer in (
+        (api.IngestedDocuments, server.send(ARCHITECTURE, COOKING)),
+        (api.ListedDocuments, server.client.get("/v1/rag/docs/documents")),
+        (api.SearchAnswer, server.client.post("/v1/rag/docs/search", json={"query": QUESTION})),
+        (api.QueryAnswer, server.ask(QUESTION)),
+        (api.DeletedDocument, server.client.delete("/v1/rag/docs/documents/cooking.txt")),
+    ):
+        assert shape.model_validate_json(answer.content).model_dump(exclude_unset=True) == answer.json()
 
 
 def test_files_are_uploaded_and_cited_by_page(rag: Rag) -> None:

@@ -5,13 +5,14 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+from serve_apps.common.api import MAX_DOCUMENT_ID_CHARS
 from serve_apps.common.errors import UpstreamFailed
 from serve_apps.rag import filters
 from serve_apps.rag.chunking import MAX_CHUNK_BYTES, MAX_HEADING_CHARS, Chunk
 from serve_apps.rag.config import VectorStore as Settings
 from serve_apps.rag.figures import MAX_FIGURE_BYTES, Figure
 from serve_apps.rag.stores import open_store
-from serve_apps.rag.vector_store import MAX_DOCUMENT_ID_CHARS, StoredDocument, VectorStore
+from serve_apps.rag.vector_store import StoredDocument, VectorStore
 from tests.serve_apps.rag.milvus_process import MilvusProcess
 from tests.serve_apps.rag.written import run, unit, write
 
