@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 from serve_apps.common.errors import ServingError
 from serve_apps.gateway.config import Slo
 from serve_apps.gateway.exchange import Exchange
+from serve_apps.gateway.refusals import NOT_THE_CLIENTS
 from serve_apps.gateway.releases import Plan, Release, Releases
 from serve_apps.gateway.store import KEY_PREFIX, Store, StoreDown
 
@@ -98,7 +99,8 @@ class Canary:
         for name, watched in before.items():
             if self._watched.get(name) is watched:
                 continue
-            self._obsolete.append(watched)
+            if self._store is not None:
+                self._obsolete.append(watched)
             for version, verdict in watched.verdicts.items():
                 logger.info("version back in service", extra={"model": name, "version": version})
                 self._on_off(name, version, verdict.rule, False)
@@ -117,18 +119,18 @@ class Canary:
     def observe(self, plan: Plan, exchange: Exchange) -> None:
         """Count an exchange whose answer began, if it is the answer of the version chosen.
 
-        Errors are 5xx and answers that broke off, unless the client left. Refused (429) and wrong (4xx) requests say
-        nothing about the version. Only streams have a first token; uploads and queues before the version was asked
-        are not its own. What failed before it began was told by ``failed``.
+        Errors are 5xx, what is no fault of the request either, and answers that broke off, unless the client left.
+        Refused (429) and wrong (4xx) requests say nothing about the version. Only streams have a first token; uploads
+        and queues before the version was asked are not its own. What failed before it began was told by ``failed``.
         """
         version, status = plan.candidates[0].version, exchange.status
         watched = self._watching(plan)
         if watched is None:
             return
         watched.wait_no_longer(exchange)
-        if exchange.version != version or exchange.first_byte_s is None or 400 <= status < 500:
+        failed = status >= 500 or status in NOT_THE_CLIENTS or (exchange.broken and not exchange.client_left)
+        if exchange.version != version or exchange.first_byte_s is None or (400 <= status < 500 and not failed):
             return
-        failed = status >= 500 or (exchange.broken and not exchange.client_left)
         watched.count(version, failed=failed, timed_out=status == _TIMEOUT and not exchange.late)
         if exchange.stream and status < 300:
             first_s = None if exchange.late else exchange.first_byte_s - exchange.asked_s

@@ -332,8 +332,9 @@ class Ingress:
         """Charge the tenant for what was used, in place of the estimate."""
         used = exchange.prompt_tokens + exchange.completion_tokens
         cut = metered and exchange.broken
-        if cut and not used and exchange.first_byte_s is not None and exchange.status < 400:
-            # Who leaves before the usage is told has used it all the same.
+        untold = cut or (metered and exchange.stream and wish.generates)
+        if untold and not used and exchange.first_byte_s is not None and exchange.status < 400:
+            # Who leaves before the usage is told has used it all the same, and not every provider tells a stream's.
             assumed = self._limits.assumed(wish, exchange.pieces)
             exchange.prompt_tokens, exchange.completion_tokens = assumed.prompt, assumed.completion
             used = assumed.prompt + assumed.completion

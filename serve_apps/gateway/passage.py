@@ -12,7 +12,7 @@ from typing import Protocol
 from serve_apps.gateway.upstream import Answer
 from serve_apps.gateway.usage import Reader
 
-#: How vLLM, and we, tell within a stream that the answer goes no further. What a model writes has its quotes escaped.
+#: How vLLM, and we, tell in a stream that the answer goes no further. What a model writes has its quotes escaped.
 _FAILURE = b'data: {"error"'
 
 
@@ -44,7 +44,8 @@ class Passage:
     """An answer on its way through, what was seen of it and when."""
 
     __slots__ = (
-        *("_feed", "_reader", "_resumed_s", "_stall_s", "answer", "client", "failed", "held", "last_s", "pieces"),
+        *("_before_last", "_feed", "_last", "_reader", "_resumed_s", "_stall_s"),
+        *("answer", "client", "held", "last_s", "pieces"),
     )
 
     def __init__(self, answer: Answer, reader: Reader | None, client: Client | None, stall_s: float) -> None:
@@ -52,21 +53,24 @@ class Passage:
         self.client = client
         self.pieces = 0
         self.last_s = time.perf_counter()
-        self.failed = False
-        """Whether the upstream said in the middle of a stream that it failed."""
         self.held = False
         """Whether it is the client we wait for."""
         self._reader = reader
         self._feed = reader.feed if reader is not None else None
         self._resumed_s = self.last_s
         self._stall_s = stall_s
+        self._before_last = self._last = b""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a stream has ended with the upstream's word that it failed; ``[DONE]`` may be behind that."""
+        return _FAILURE in self._before_last + self._last
 
     def seen(self, piece: bytes) -> bytes:
         """What goes to the client now that ``piece`` has come."""
         self.pieces += 1
         self.last_s = time.perf_counter()
-        if _FAILURE in piece:
-            self.failed = True
+        self._before_last, self._last = self._last, piece
         return piece if self._feed is None else self._feed(piece)
 
     def end(self) -> bytes:

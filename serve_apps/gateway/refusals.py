@@ -20,6 +20,10 @@ from serve_apps.common.protocol import ANTHROPIC_PATHS
 #: When to come back, in seconds, if the upstream does not say.
 RETRY_AFTER_S = 1
 
+#: Statuses below 500 that are no fault of a request that a route has sent on: the gateway is locked out, the model is
+#: not known there, or it gave up waiting.
+NOT_THE_CLIENTS = frozenset({402, 403, 404, 408})
+
 #: What a Python process says about its own inside: a traceback, a source line, an exception carried by Ray.
 _INTERNALS = re.compile(
     r"Traceback \(most recent|File \"[^\"]+\", line \d|\.py:\d|\bray::|\bRay\w*Error\b| at 0x[0-9a-f]"
@@ -84,6 +88,15 @@ def is_context_overflow(status: int, body: bytes) -> bool:
         return False
     message = error.get("message")
     return error.get("code") == "context_length_exceeded" or (isinstance(message, str) and overflow.is_said(message))
+
+
+def for_another(model: str, status: int, retry_after: str | None) -> ServingError | None:
+    """The error to raise where another model would be asked; None if that would say the same of the request."""
+    if status in (402, 403):
+        return UpstreamFailed(f'The model "{model}" refused the gateway (status {status}).', code="upstream_refused")
+    if status in NOT_THE_CLIENTS or status == 429 or status >= 500:
+        return translated(model, status, retry_after, b"")
+    return None
 
 
 def passed(body: bytes, status: int, path: str) -> bytes:

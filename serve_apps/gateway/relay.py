@@ -57,7 +57,7 @@ class Outbound(Request):
     """Host and port to dial instead of the URL's: a replica's own. If it refuses, the URL is asked."""
     alternatives: bool = False
     """Whether another model would be asked: then an absent upstream is not waited for, and what another could do
-    better (429, 5xx, too long a prompt) is raised, not passed on."""
+    better (a refusal, a failure, too long a prompt) is raised, not passed on."""
 
 
 class Relay:
@@ -312,8 +312,8 @@ async def _refusal(answer: Answer, outbound: Outbound, exchange: Exchange) -> by
             f'The prompt is longer than the model "{exchange.model}" takes.', code="context_length_exceeded"
         )
     error = refusals.translated(exchange.model, status, retry_after, body)
-    if error is None and outbound.alternatives and (status == 429 or status >= 500):
-        error = refusals.translated(exchange.model, status, retry_after, b"")
+    if outbound.alternatives and (error is None or isinstance(error, InvalidRequest)):
+        error = refusals.for_another(exchange.model, status, retry_after) or error
     if error is not None:
         raise error
     return refusals.passed(body, status, exchange.path)

@@ -308,8 +308,8 @@ class Client:
 
     __slots__ = (
         *("begun", "chunked", "complete", "drained", "gone", "keeps", "loop", "scope", "task"),
-        *("_connection", "_left_bytes", "_pieces", "_read", "_told_to_go_on", "_unread_bytes", "_waiter", "_whole"),
-        *("_head", "_write"),
+        *("_connection", "_ends_with_connection", "_head", "_left_bytes", "_pieces", "_read", "_told_to_go_on"),
+        *("_unread_bytes", "_waiter", "_whole", "_write"),
     )
 
     def __init__(self, connection: Connection, scope: Scope, keeps: bool) -> None:
@@ -321,7 +321,7 @@ class Client:
         """What is cancelled when the client leaves."""
         self.drained: Callable[[], None] | None = None
         self.begun = self.complete = self.gone = False
-        self.chunked = False
+        self.chunked = self._ends_with_connection = False
         self._connection = connection
         self._write: Callable[[bytes], None] = connection.transport.write
         self._head = b""
@@ -405,8 +405,10 @@ class Client:
         if not (self.keeps or closes):
             lines.append(b"connection: close\r\n")
         if length is None and not head_only and status not in _NO_BODY:
-            self.chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            self._ends_with_connection = self.scope["http_version"] == "1.0"  # which knows no chunks
+            self.chunked = not self._ends_with_connection
+            if self.chunked:
+                lines.append(b"transfer-encoding: chunked\r\n")
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             raise RuntimeError("a line break in a header of a response")
@@ -428,9 +430,10 @@ class Client:
             if chunk or not more:
                 self._write(chunk if more else chunk + _LAST_CHUNK)
         elif body and self.scope["method"] != "HEAD":
-            self._left_bytes -= len(body)
-            if self._left_bytes < 0:
-                raise RuntimeError("the response is longer than it says")
+            if not self._ends_with_connection:
+                self._left_bytes -= len(body)
+                if self._left_bytes < 0:
+                    raise RuntimeError("the response is longer than it says")
             self._write(body)
         if not more:
             if self._left_bytes:

@@ -141,14 +141,14 @@ def test_a_rule_that_is_not_set_is_not_checked() -> None:
 # What counts for it
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("status", [403, 404, 500, 502, 503, 504])
 def test_a_version_that_fails_is_taken_out(status: int) -> None:
     replica = alone(exchanged(status=status))
     assert replica.off == {"bad"}
     assert replica.told == ALL_TAKEN
 
 
-@pytest.mark.parametrize("status", [200, 400, 404, 422, 429, 499])
+@pytest.mark.parametrize("status", [200, 400, 413, 422, 429, 499])
 def test_refusals_wrong_requests_and_clients_that_left_are_no_errors(status: int) -> None:
     assert alone(exchanged(status=status)).off == set()
 

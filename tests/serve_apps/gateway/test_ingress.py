@@ -490,6 +490,22 @@ def test_who_leaves_a_stream_before_the_usage_is_told_has_used_what_it_got(
     assert used["completion_tokens"] > 0
 
 
+def test_a_stream_whose_upstream_tells_no_usage_has_used_what_it_got(
+    upstream: StartUpstream, gateway: StartGateway
+) -> None:
+    async def untold(answer: Answer) -> None:
+        await answer.begin(200, {"content-type": "text/event-stream"})
+        await answer.chunk(b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n')
+        await answer.chunk(b"data: [DONE]\n\n", more=False)
+
+    running = gateway(chat_at(upstream(untold)[1]))
+    assert running.chat(stream=True).status_code == 200
+    running.metrics.next_tags("llm_gateway_requests")
+    used = running.client.get("/v1/usage").json()["total"]
+    assert used["prompt_tokens"] > 0
+    assert used["completion_tokens"] > 0
+
+
 def test_helm_test_sees_every_model_whatever_other_tenants_may_use(gateway: StartGateway) -> None:
     running = gateway(chat_at("http://host/internal/chat"), {"otherTenants": {"models": []}})
     assert running.client.get("/v1/models").json()["data"] == []

@@ -132,8 +132,10 @@ def test_the_version_is_asked_by_its_own_name(upstream: Starts, gateway: Gateway
         answering(500, FAILURE),
         answering(502, FAILURE),
         answering(400, OVERFLOW),
+        answering(403, FAILURE),
+        answering(404, FAILURE),
     ],
-    ids=["429", "503", "500", "502", "overflow"],
+    ids=["429", "503", "500", "502", "overflow", "locked out", "unknown there"],
 )
 @pytest.mark.parametrize("stream", [True, False])
 def test_where_the_version_refuses_or_fails_the_fallback_answers(

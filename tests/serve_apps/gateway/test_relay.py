@@ -600,7 +600,9 @@ def test_without_alternatives_the_models_words_about_it_pass(upstream: StartUpst
     assert (response.status_code, response.json()) == (400, json.loads(OVERFLOW))
 
 
-@pytest.mark.parametrize(("status", "raised"), [(500, 502), (429, 429), (503, 503)])
+@pytest.mark.parametrize(
+    ("status", "raised"), [(500, 502), (429, 429), (503, 503), (402, 502), (403, 502), (404, 503), (408, 504)]
+)
 def test_with_alternatives_a_models_own_failure_is_raised(
     upstream: StartUpstream, relaying: StartRelay, status: int, raised: int
 ) -> None:
@@ -612,6 +614,15 @@ def test_with_alternatives_a_models_own_failure_is_raised(
     running.options = {}
     assert running.ask().status_code == status
     assert running.exchanges[1].status == status
+
+
+def test_with_alternatives_a_model_without_room_is_busy_and_not_broken(
+    upstream: StartUpstream, relaying: StartRelay
+) -> None:
+    headers = {"content-type": "text/plain", "retry-after": "3"}
+    running = relaying(upstream(answering(503, b"Request dropped due to backpressure", headers))[1])
+    running.options = {"alternatives": True}
+    assert running.ask().status_code == 429
 
 
 def test_an_attempt_may_have_a_timeout_of_its_own(upstream: StartUpstream, relaying: StartRelay) -> None:

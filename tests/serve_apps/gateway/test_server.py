@@ -91,6 +91,20 @@ def test_a_response_that_breaks_off_after_its_head_is_begun_and_cut() -> None:
         assert read_all(client).endswith(b"content-length: 4\r\n\r\n")
 
 
+def test_http_1_0_knows_no_chunks_and_its_response_ends_with_the_connection() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await begin(send)
+        for piece in (b"one, ", b"two"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    with client_of(app) as client:
+        client.sendall(request().replace(b"HTTP/1.1", b"HTTP/1.0"))
+        head, _, body = read_all(client).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert body == b"one, two"
+
+
 def test_each_of_two_pipelined_requests_has_its_own_connection() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         connection = compat.connection(scope)
