@@ -9,6 +9,7 @@ again, so a run that was broken off is simply started once more. Exit status: 0,
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -30,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run_parser.add_argument("--output", type=Path, required=True, help="their answers; what it has is not asked again")
     run_parser.add_argument("--errors", type=Path, help="lines that failed (OUTPUT.errors)")
     run_parser.add_argument("--url", required=True, help="the gateway, or any server with OpenAI's API")
-    run_parser.add_argument("--concurrency", type=int, default=16, help="lines at a time (16)")
-    run_parser.add_argument("--timeout", type=float, default=900, help="seconds an answer may take (900)")
+    run_parser.add_argument("--concurrency", type=_positive, default=16, help="lines at a time (16)")
+    run_parser.add_argument("--timeout", type=_positive, default=900, help="seconds an answer may take (900)")
     given = parser.parse_args(arguments)
     return _job() if given.command == "job" else _run(given)
 
@@ -52,18 +53,22 @@ def _job() -> int:
 
 def _run(given: argparse.Namespace) -> int:
     errors = given.errors or given.output.with_name(f"{given.output.name}.errors")
-    run = Run(given.input, given.output, errors)
-    try:
-        run.prepare()
-    except InputWrong as wrong:
-        _tell(wrong, given.input)
-        return 2
-    except OSError as error:
-        _say(f"{error.filename}: {error.strerror}")
-        return 2
+    with contextlib.closing(Run(given.input, given.output, errors)) as run:
+        try:
+            run.prepare()
+        except InputWrong as wrong:
+            _tell(wrong, given.input)
+            return 2
+        except OSError as error:
+            _say(f"{error.filename}: {error.strerror}")
+            return 2
+        return _answer(run, given, errors)
+
+
+def _answer(run: Run, given: argparse.Namespace, errors: Path) -> int:
     progress = Progress(run)
-    end = "\r" if sys.stderr.isatty() else "\n"
-    key = os.environ.get("OPENAI_API_KEY", "")
+    end = "\x1b[K\r" if sys.stderr.isatty() else "\n"  # a shorter one leaves nothing of the one before
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
     try:
         asyncio.run(answer(run, given.url, key, given.concurrency, given.timeout, lambda: _say(str(progress), end)))
     except ServingError as error:
@@ -72,8 +77,17 @@ def _run(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _say(f"{progress}; broken off, the same command goes on")
         return 130
+    except OSError as error:
+        _say(f"{progress}; {error.strerror}; the same command goes on")
+        return 1
     _say(f"{progress}; answers in {given.output}" + (f", failures in {errors}" if run.failed else ""))
     return 1 if run.failed else 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number from 1, not {text!r}")
+    return int(text)
 
 
 def _tell(wrong: InputWrong, where: object) -> None:

@@ -114,7 +114,8 @@ class Check:
     def __init__(self, endpoint: str | None, max_requests: int) -> None:
         self._endpoint = endpoint
         self._max_requests = max_requests
-        self._seen: set[str] = set()
+        self.seen: set[str] = set()
+        """The ids so far."""
         self.total = 0
         """Lines so far."""
         self.errors: list[BatchError] = []
@@ -131,13 +132,13 @@ class Check:
         self.total += 1
         try:
             request = read(line, self._endpoint)
-            if request.custom_id in self._seen:
+            if request.custom_id in self.seen:
                 raise Wrong(
                     "duplicate_custom_id",
                     "The custom_id of this request is that of another one; each must be unique in a batch.",
                     "custom_id",
                 )
-            self._seen.add(request.custom_id)
+            self.seen.add(request.custom_id)
         except Wrong as wrong:
             self._tell(BatchError(code=wrong.code, message=wrong.message, param=wrong.param, line=number))
 

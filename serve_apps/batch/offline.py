@@ -6,6 +6,8 @@ sent again, so at most those that were under way are answered twice by the model
 
 import asyncio
 import contextlib
+import fcntl
+import io
 import os
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -17,8 +19,9 @@ import orjson
 
 from serve_apps.batch.answering import Answer, Answering
 from serve_apps.batch.lines import Check, InputWrong, Line, blocks, read
+from serve_apps.batch.objects import BatchError
 from serve_apps.batch.pace import Paces
-from serve_apps.common.errors import Unauthenticated, Unavailable
+from serve_apps.common.errors import NotFound, Unauthenticated, Unavailable
 from serve_apps.common.gateway_client import Reply, read_reply
 from serve_apps.common.protocol import REQUEST_ID_HEADER
 
@@ -27,6 +30,10 @@ MAX_LINES = 10_000_000
 CONNECT_TIMEOUT_S = 10
 #: Between two words on the progress, in seconds.
 TELL_S = 1.0
+#: What a record of an output begins with.
+_BEGINNING = b'{"id":"batch_req_'
+#: Of the progress bar, in characters.
+BAR_WIDTH = 30
 
 
 class KeySender:
@@ -54,6 +61,8 @@ class KeySender:
             raise Unavailable(f"{self._url} cannot be reached: {error}") from error
         if status in (401, 403):
             raise Unauthenticated(f"{self._url} refuses the key; set OPENAI_API_KEY to one of its own.")
+        if status == 404:
+            raise NotFound(f"{self._url} has no /v1/models, so it is no server with OpenAI's API.")
 
     async def send(self, path: str, body: bytes, request_id: str) -> Reply:
         headers = {REQUEST_ID_HEADER: request_id}
@@ -76,9 +85,11 @@ class Run:
         self._requests = requests
         self._output = output
         self._errors = errors
+        self._writer: BinaryIO = io.BytesIO()
+        """The output, once the run is prepared."""
         self.total = 0
         self.answered: set[str] = set()
-        """The ids that the output has, of this run and those before."""
+        """The ids of the lines that the output answers, of this run and those before."""
         self.failed = 0
         self.refused = 0
         """Refusals so far, each of which is followed by another attempt."""
@@ -92,9 +103,11 @@ class Run:
         """Check every line, and find those that are answered already.
 
         Raises:
-            InputWrong: some lines are no requests.
+            InputWrong: some lines are no requests, or the output is not this run's to write; no file is changed.
             OSError: a file cannot be read or written.
         """
+        if len({path.resolve() for path in (self._requests, self._output, self._errors)}) < 3:
+            raise _wrong("The input, the output and the errors must be three files.")
         check = Check(None, MAX_LINES)
         with self._requests.open("rb") as stream:
             check.see_all(stream)
@@ -102,35 +115,48 @@ class Run:
         if check.errors:
             raise InputWrong(check.errors)
         self.total = check.total
-        self._recall()
+        self._writer = self._output.open("ab")
+        try:
+            fcntl.flock(self._writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _wrong(f"{self._output}: another run is writing it.") from None
+        self.answered = self._recall() & check.seen
+        self._errors.open("ab").close()  # so that it can be written when there is something to write
 
-    def _recall(self) -> None:
-        """Read the output; a last line that was cut off goes away."""
-        if not self._output.exists():
-            return
+    def close(self) -> None:
+        """Let other runs write the output."""
+        self._writer.close()
+
+    def _recall(self) -> set[str]:
+        """The ids that the output has; a last line that was cut off goes away."""
+        found: set[str] = set()
         whole = 0
         with self._output.open("rb") as stream:
-            for record in stream:
-                if not record.endswith(b"\n"):
-                    break
-                whole += len(record)
-                self.answered.add(orjson.loads(record)["custom_id"])
+            for number, record in enumerate(stream, 1):
+                cut_off = not record.endswith(b"\n")
+                custom_id = None if cut_off else _answered_id(record)
+                if custom_id is None and not (cut_off and _BEGINNING.startswith(record[: len(_BEGINNING)])):
+                    raise _wrong(f"{self._output}, line {number}: this is no answer; set another output.")
+                if custom_id is not None:
+                    whole += len(record)
+                    found.add(custom_id)
         os.truncate(self._output, whole)
+        return found
 
     async def answer(self, sender: KeySender, concurrency: int) -> None:
-        """Have all lines answered that are not."""
+        """Have all lines answered that are not; after `prepare`."""
         name = str(self._requests.resolve())
         answering = Answering(name, sender, Paces(lambda: concurrency), lambda: concurrency, self._hear)
-        with self._output.open("ab") as output, self._errors.open("wb") as errors:
+        with self._errors.open("wb") as errors:
 
             async def deliver(answer: Answer) -> None:
-                self._write(answer, output, errors)
+                self._write(answer, errors)
 
             async with contextlib.aclosing(self._lines()) as lines:
                 await answering.answer(lines, deliver)
 
-    def _write(self, answer: Answer, output: BinaryIO, errors: BinaryIO) -> None:
-        file = output if answer.outcome == "output" else errors
+    def _write(self, answer: Answer, errors: BinaryIO) -> None:
+        file = self._writer if answer.outcome == "output" else errors
         file.write(answer.record)
         file.flush()
         if answer.outcome == "output":
@@ -150,8 +176,23 @@ class Run:
                         yield line
 
 
+def _wrong(problem: str) -> InputWrong:
+    """What keeps a run from beginning, beside its lines."""
+    return InputWrong([BatchError(code="files_unusable", message=problem)])
+
+
+def _answered_id(record: bytes) -> str | None:
+    """The id of the line that a record of an output answers; None where it answers none."""
+    try:
+        document = orjson.loads(record)
+        custom_id, _ = document["custom_id"], document["response"]["status_code"]
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return None
+    return str(custom_id)
+
+
 class Progress:
-    """How far a run is, in words."""
+    """How far a run is: a bar, and in words."""
 
     def __init__(self, run: Run, clock: Callable[[], float] = time.monotonic) -> None:
         self._run = run
@@ -162,9 +203,10 @@ class Progress:
     def __str__(self) -> str:
         run = self._run
         rate = (run.done - self._before) / max(self._clock() - self._began_s, 1e-9)
-        left_s = (run.total - run.done) / rate if rate else 0
+        left = f"{(run.total - run.done) / rate:.0f} s left" if rate else "no answer yet"
+        bar = ("#" * (BAR_WIDTH * run.done // run.total)).ljust(BAR_WIDTH, ".")
         return (
-            f"{run.done}/{run.total} {100 * run.done // run.total} %, {rate:.1f} lines/s, {left_s:.0f} s left, "
+            f"[{bar}] {run.done}/{run.total} {100 * run.done // run.total} %, {rate:.1f} lines/s, {left}, "
             f"{run.failed} failed, {run.refused} put off"
         )
 
