@@ -107,6 +107,10 @@ def _check_shapes(shapes: dict[str, list[int]], base: Base, made_for: Any) -> No
         if layer >= base.layers:
             found, wanted = f"it has a layer {layer}", f"the layers of this model are 0 to {base.layers - 1}"
             raise Unfit(f"it was made for another base, {json.dumps(made_for)}: {found}, and {wanted}")
+        # What the configuration says of the rank is not all: `rank_pattern` has more for some matrices.
+        if (rank := shape[0] if side == "A" else shape[1]) > base.max_rank:
+            found = f"its {projection} in layer {layer} has rank {rank}"
+            raise Unfit(f"{found}, and this model takes {base.max_rank} at most (lora.maxRank)")
         key = f"{projection} {side}"
         size = base.hidden_size if key in _HIDDEN else base.intermediate_size if key in _INTERMEDIATE else None
         features = shape[1] if side == "A" else shape[0]

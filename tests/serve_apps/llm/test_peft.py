@@ -25,6 +25,10 @@ def test_an_adapter_that_fits_is_taken(tmp_path: Path, changes: Any) -> None:
     ("changes", "why"),
     [
         ({"rank": 16}, "its rank is 16, and this model takes 8 at most (lora.maxRank)"),
+        (
+            {"rank": 16, "r": 4, "rank_pattern": {"down_proj": 16}},
+            "its down_proj in layer 0 has rank 16, and this model takes 8 at most (lora.maxRank)",
+        ),
         ({"r": 0}, "its rank (adapter_config.json: r) is 0, not a positive number"),
         ({"r": None}, "its rank (adapter_config.json: r) is null, not a positive number"),
         ({"peft_type": "IA3"}, 'it is of type "IA3", not LORA'),
