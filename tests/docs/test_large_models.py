@@ -20,6 +20,15 @@ TEXT = (REPOSITORY / "docs" / "large-models.md").read_text()
 BLOCKS: list[dict[str, Any]] = [yaml.safe_load(block) for block in blocks(TEXT, "yaml")]
 EXAMPLES = [block for block in BLOCKS if block.keys() & {"models", "workerGroups"}]
 ENGINES = [block for block in BLOCKS if block not in EXAMPLES]
+PRESETS: dict[str, Any] = {
+    file.stem: yaml.safe_load(file.read_text()).get("models", {}) for file in VALUES.glob("*.yaml")
+}
+TUNED: list[dict[str, Any]] = [
+    model["engine"]
+    for preset in ("large-model-awq", "large-model-prefill", "large-model-p4d", "multi-model")
+    for model in PRESETS[preset].values()
+    if "engine" in model
+]
 #: What there has to be an example of.
 SUBJECTS = {
     *("quantization", "kv_cache_dtype", "speculative_config", "enable_prefix_caching", "kv_offloading_size"),
@@ -48,17 +57,16 @@ def _flag(key: str, value: Any) -> str:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
 def test_an_example_can_be_installed(example: dict[str, Any]) -> None:
-    assert render_chart(example, files=[VALUES / "large-model-p4d.yaml"])
+    assert render_chart(example, files=[VALUES / "large-model-tp4.yaml"])
 
 
-@pytest.mark.parametrize("preset", ["large-model-405b", "large-model-moe"])
+@pytest.mark.parametrize("preset", ["large-model-405b", "large-model-moe", "large-model-prefill"])
 def test_a_presets_split_is_the_documents(preset: str) -> None:
     told = [example["models"]["chat"] for example in EXAMPLES if "models" in example]
-    args = application(render_chart(files=[VALUES / f"{preset}.yaml"]), "chat")["args"]
-    assert any(args.items() >= one.items() for one in told)
+    assert any(PRESETS[preset]["chat"].items() >= one.items() for one in told)
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=str)
+@pytest.mark.parametrize("engine", [*ENGINES, *TUNED], ids=str)
 def test_vllm_takes_an_argument_as_it_is_written(engine: dict[str, Any]) -> None:
     found = parsed(engine)
     for key, value in EngineArgs.model_validate(engine).kwargs().items():
@@ -75,8 +83,13 @@ def test_vllm_refuses_what_it_does_not_know() -> None:
             parsed(engine)
 
 
-def test_every_subject_has_an_example() -> None:
-    assert set().union(*(EngineArgs.model_validate(engine).kwargs() for engine in ENGINES)) >= SUBJECTS
+@pytest.mark.parametrize("engines", [ENGINES, TUNED], ids=["document", "presets"])
+def test_every_subject_has_an_example(engines: list[dict[str, Any]]) -> None:
+    assert set().union(*(EngineArgs.model_validate(engine).kwargs() for engine in engines)) >= SUBJECTS
+
+
+def test_there_is_a_preset_of_each_quantization() -> None:
+    assert {engine.get("quantization") for engine in TUNED} >= {"fp8", "awq_marlin"}
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=str)

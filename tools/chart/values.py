@@ -85,6 +85,9 @@ class Size(Config):
     """Its parameters, in billions; all of them for a mixture of experts."""
     experts: float | None = Field(None, ge=0)
     """Those of them that are in experts, in billions: a data parallel rank has only its share of these."""
+    embeddings: float | None = Field(None, ge=0)
+    """Those of them in the embeddings and the output (vocab_size x hidden_size, twice unless tied) and whatever else
+    keeps its 16 bits when the layers have fewer, in billions."""
     layers: int = Field(ge=1)
     """num_hidden_layers."""
     kv_heads: int = Field(ge=1)

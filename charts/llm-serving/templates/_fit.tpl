@@ -2,16 +2,16 @@
 the config.json and the weights' index of each. What a name ends in about fewer bits is not part of it.
 Scope: none. */ -}}
 {{- define "llm-serving.modelSizes" -}}
-Qwen2.5-7B-Instruct: {parameters: 7.616, layers: 28, kvHeads: 4, headDim: 128}
-Qwen2.5-14B-Instruct: {parameters: 14.770, layers: 48, kvHeads: 8, headDim: 128}
-Qwen2.5-32B-Instruct: {parameters: 32.764, layers: 64, kvHeads: 8, headDim: 128}
-Qwen2.5-72B-Instruct: {parameters: 72.706, layers: 80, kvHeads: 8, headDim: 128}
-Qwen3-8B: {parameters: 8.191, layers: 36, kvHeads: 8, headDim: 128}
-Qwen3-32B: {parameters: 32.762, layers: 64, kvHeads: 8, headDim: 128}
-Llama-3.1-8B-Instruct: {parameters: 8.030, layers: 32, kvHeads: 8, headDim: 128}
-Llama-3.3-70B-Instruct: {parameters: 70.554, layers: 80, kvHeads: 8, headDim: 128}
-Llama-3.1-405B-Instruct: {parameters: 405.853, layers: 126, kvHeads: 8, headDim: 128}
-Qwen3-235B-A22B-Instruct-2507: {parameters: 235.094, experts: 227.096, layers: 94, kvHeads: 4, headDim: 128}
+Qwen2.5-7B-Instruct: {parameters: 7.616, embeddings: 1.090, layers: 28, kvHeads: 4, headDim: 128}
+Qwen2.5-14B-Instruct: {parameters: 14.770, embeddings: 1.557, layers: 48, kvHeads: 8, headDim: 128}
+Qwen2.5-32B-Instruct: {parameters: 32.764, embeddings: 1.557, layers: 64, kvHeads: 8, headDim: 128}
+Qwen2.5-72B-Instruct: {parameters: 72.706, embeddings: 2.491, layers: 80, kvHeads: 8, headDim: 128}
+Qwen3-8B: {parameters: 8.191, embeddings: 1.245, layers: 36, kvHeads: 8, headDim: 128}
+Qwen3-32B: {parameters: 32.762, embeddings: 1.556, layers: 64, kvHeads: 8, headDim: 128}
+Llama-3.1-8B-Instruct: {parameters: 8.030, embeddings: 1.051, layers: 32, kvHeads: 8, headDim: 128}
+Llama-3.3-70B-Instruct: {parameters: 70.554, embeddings: 2.101, layers: 80, kvHeads: 8, headDim: 128}
+Llama-3.1-405B-Instruct: {parameters: 405.853, embeddings: 4.203, layers: 126, kvHeads: 8, headDim: 128}
+Qwen3-235B-A22B-Instruct-2507: {parameters: 235.094, embeddings: 1.245, experts: 227.096, layers: 94, kvHeads: 4, headDim: 128}
 {{- end -}}
 
 {{- /* Renders the GB of weights of models whose names do not say it, as the Hub lists their files. Scope: none. */ -}}
@@ -40,7 +40,10 @@ GB are 10^9 bytes. Scope: the model (of llm-serving.models). */ -}}
 {{- $wide := eq "float32" (.engine.dtype | default "") | ternary 4.0 2.0 }}
 {{- /* Of the experts, a data parallel rank has its share only. */}}
 {{- $parameters := subf $size.parameters (mulf ($size.experts | default 0) (subf 1 (divf 1 $data))) }}
-{{- $weights := mulf $parameters $bytes }}
+{{- /* These keep their bits, whatever the layers have. */}}
+{{- $embeddings := $size.embeddings | default 0 }}
+{{- if and $embeddings (lt $bytes 1.0) }}{{ $bytes = 0.52 }}{{ end }}
+{{- $weights := addf (mulf (subf $parameters $embeddings) $bytes) (mulf $embeddings (maxf $bytes $wide)) }}
 {{- /* For activations, CUDA graphs and the context of each GPU; what vLLM measures when it starts is about as much. */}}
 {{- $each := subf (mulf $share.gpuGb (.engine.gpu_memory_utilization | default 0.9)) 1.5 }}
 {{- $kvBytes := hasPrefix "fp8" (.engine.kv_cache_dtype | default "") | ternary 1.0 $wide }}
@@ -55,7 +58,7 @@ GB are 10^9 bytes. Scope: the model (of llm-serving.models). */ -}}
 {{- if gt $data 1 }}{{ $on = printf "%s, in each of %d ranks" $on $data }}{{ end }}
 {{- dict
       "parameters" $parameters
-      "bytes" $bytes
+      "bytes" (divf $weights $parameters)
       "weightsGb" $weights
       "eachGb" $each
       "roomGb" $room
@@ -81,7 +84,7 @@ Scope: the model. */ -}}
 {{- end -}}
 
 {{- /* Renders the bytes of a parameter, by what the name of a model and engine.quantization say; four bits come with
-scales. Scope: the model. */ -}}
+scales, 0.52 bytes in all, and with embeddings of 16. Scope: the model. */ -}}
 {{- define "llm-serving.parameterBytes" -}}
 {{- $said := printf "%s %s" (include "llm-serving.sourceName" .) (.engine.quantization | default "") | lower }}
 {{- if regexMatch "fp8|int8|w8a8" $said }}1

@@ -32,7 +32,7 @@ def test_a_model_over_two_nodes_needs_and_costs_both() -> None:
     done = plan("values/large-model-405b.yaml", ENVIRONMENT)
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["workerGroups.a100-40g-x8", "p4d.24xlarge", "2", "43.92"] in lines
-    assert "chat: 405.9 GB of weights on 16 x A100-40G in 2 nodes leave 146 GB for the KV cache" in done.stdout
+    assert "chat: 410.1 GB of weights on 16 x A100-40G in 2 nodes leave 142 GB for the KV cache" in done.stdout
 
 
 def test_a_standalone_model_is_counted_by_itself() -> None:
