@@ -1,16 +1,18 @@
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
-from pyarrow import fs
 
 from serve_apps.llm.fetching import fetch
 from serve_apps.llm.peft import CONFIG, WEIGHTS
+from tests.serve_apps.bucket import Bucket
+from tests.serve_apps.gateway.servers import serving
 from tests.serve_apps.llm.test_peft import made
+
+FILES = (CONFIG, WEIGHTS)
 
 
 @pytest.fixture(autouse=True)
@@ -77,15 +79,17 @@ def test_a_hub_that_is_not_reached_says_nothing_about_the_adapter(
 
 
 def test_an_adapter_comes_from_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made(tmp_path / "bucket" / "adapters" / "sql")
-    asked = []
-
-    def from_uri(uri: str) -> tuple[Any, str]:
-        asked.append(uri)
-        return fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), uri.removeprefix("s3://")
-
-    monkeypatch.setattr(fs, "FileSystem", SimpleNamespace(from_uri=from_uri))
-    fetch("s3://bucket/adapters/sql/", "", tmp_path / "copy")
-    fetch("s3://bucket/adapters", "sql", tmp_path / "other")
-    assert asked == ["s3://bucket/adapters/sql/", "s3://bucket/adapters"]
-    assert (tmp_path / "other" / WEIGHTS).read_bytes() == (tmp_path / "copy" / WEIGHTS).read_bytes()
+    made(tmp_path / "sql")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with serving(Bucket({f"adapters/sql/{file}": (tmp_path / "sql" / file).read_bytes() for file in FILES})) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+        fetch("s3://bucket/adapters/sql/", "", tmp_path / "copy")
+        fetch("s3://bucket/adapters", "sql", tmp_path / "other")
+        with pytest.raises(FileNotFoundError) as missing:
+            fetch("s3://bucket/adapters", "none", tmp_path / "none")
+    assert missing.value.filename == CONFIG
+    for file in FILES:
+        original = (tmp_path / "sql" / file).read_bytes()
+        assert (tmp_path / "copy" / file).read_bytes() == (tmp_path / "other" / file).read_bytes() == original
