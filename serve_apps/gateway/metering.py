@@ -121,6 +121,8 @@ class Meter:
         self._clock = clock
         self._unsent: dict[Account, Counts] = {}
         self._sending: dict[Account, Counts] = {}
+        self._under_way = asyncio.Lock()
+        """Held while a batch is on its way: Redis may have it already, and it is still in ``_sending``."""
         self._batch = 0
         self._known: dict[str, tuple[str, float]] = {}
         """A month of each tenant and what it has cost, as Redis said last."""
@@ -162,15 +164,16 @@ class Meter:
         account = (tenant, this_month)
         counts = Counts()
         scope: Literal["all", "replica"] = "replica"
-        if self._store is not None:
-            try:
-                stored = await self._store.ask(lambda redis: _stored(redis, month_key(*account)))
-                counts, scope = {field: float(amount) for field, amount in stored.items()}, "all"
-            except StoreDown:
-                pass  # ``scope`` says so
-        for own in (self._sending.get(account), self._unsent.get(account)):
-            for field, amount in (own or {}).items():
-                counts[field] = counts.get(field, 0) + amount
+        async with self._under_way:
+            if self._store is not None:
+                try:
+                    stored = await self._store.ask(lambda redis: _stored(redis, month_key(*account)))
+                    counts, scope = {field: float(amount) for field, amount in stored.items()}, "all"
+                except StoreDown:
+                    pass  # ``scope`` says so
+            for own in (self._sending.get(account), self._unsent.get(account)):
+                for field, amount in (own or {}).items():
+                    counts[field] = counts.get(field, 0) + amount
         spent = counts.get("cost", 0) if scope == "all" else self.spent(tenant)
         budget = rules.monthly_budget
         models = _by_model(counts)
@@ -206,13 +209,17 @@ class Meter:
             this_month = month(self._clock())
             self._unsent = {account: counts for account, counts in self._unsent.items() if account[1] == this_month}
             return
+        async with self._under_way:
+            await self._send(self._store)
+
+    async def _send(self, store: Store) -> None:
         if not self._sending:
             self._sending, self._unsent = self._unsent, {}
             self._batch += 1
         while self._sending:
             accounts = list(self._sending)[:TENANTS_AT_ONCE]
             try:
-                totals = await self._store.ask(lambda redis: self._add(redis, accounts))  # noqa: B023  # awaited here
+                totals = await store.ask(lambda redis: self._add(redis, accounts))  # noqa: B023  # awaited here
             except StoreDown:
                 return
             for account, total in zip(accounts, totals, strict=True):

@@ -160,6 +160,19 @@ def test_what_was_not_sent_yet_is_seen_by_its_own_replica(redis_server: RedisSer
     with_stores(redis_server, 1, story)
 
 
+def test_what_is_being_sent_is_seen_once(redis_server: RedisServer) -> None:
+    async def story(store: Store) -> None:
+        of = meter(store)
+        for requests in range(1, 100):
+            of.record(exchange(), TABLE)
+            sending = asyncio.create_task(of.flush())
+            await asyncio.sleep(0)
+            assert (await of.usage("acme", Tenant())).total.requests == requests
+            await sending
+
+    with_stores(redis_server, 1, story)
+
+
 def test_the_smallest_costs_add_up(redis_server: RedisServer) -> None:
     async def story(store: Store) -> None:
         of = meter(store)
