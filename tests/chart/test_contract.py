@@ -14,7 +14,7 @@ from serve_apps.agent.config import AgentArgs, Agents
 from serve_apps.batch.config import BatchArgs, BatchSettings
 from serve_apps.gateway.config import GatewayArgs, RoutingTable
 from serve_apps.llm.config import EngineArgs, LLMArgs, LLMSettings
-from serve_apps.llm.engine import llm_config
+from serve_apps.llm.engine import llm_config, prefill_config
 from serve_apps.rag.config import RagArgs, RagPipelines
 from tests.chart.presets import COMBINATIONS, objects
 from tests.chart.render import CHAT, RenderRefused, render_chart, serve_config
@@ -81,11 +81,15 @@ def test_every_deployment_that_is_configured_exists(config: dict[str, Any]) -> N
         names = [deployment["name"] for deployment in app["deployments"]]
         if app["import_path"] == "serve_apps.llm.app:build_app":
             # ray.serve.llm names the deployment after its server's class and the model.
-            described = llm_config(LLMArgs.model_validate(app["args"]))
-            assert names == [f"{described['server_cls'].partition(':')[2]}:{app['name']}"]
+            model = LLMArgs.model_validate(app["args"])
+            described = [llm_config(model)]
+            if (prefill := model.parallelism.prefill) is not None:
+                described.append(prefill_config(model, prefill))
+            assert names == [f"{one['server_cls'].partition(':')[2]}:{app['name']}" for one in described]
             # The config's options replace the builder's as a whole.
-            options = described["deployment_config"]["ray_actor_options"]
-            assert app["deployments"][0]["ray_actor_options"].items() >= options.items()
+            for deployment, one in zip(app["deployments"], described, strict=True):
+                options = one["deployment_config"]["ray_actor_options"]
+                assert deployment["ray_actor_options"].items() >= options.items()
         else:
             arguments = MODELS[app["import_path"]][0].model_validate(app["args"])
             assert names == deployments(builder(app["import_path"])(arguments))

@@ -1,43 +1,48 @@
 """The presets of large models, from their values to the deployments that Serve is given."""
 
-from typing import Any
+import json
+import os
+import subprocess
+import sys
 
-import pytest
-
-from serve_apps.llm.app import build_app
-from serve_apps.llm.config import LLMArgs
 from tests.chart.render import VALUES, application, render_chart
 
+#: Each preset, the class of the deployment that clients reach, where a replica of it is placed, and its GPUs.
+PRESETS = {
+    "large-model-tp4": ["VLLMServer", "STRICT_PACK", 4],
+    "large-model-p4d": ["VLLMServer", "STRICT_PACK", 8],
+    "large-model-awq": ["VLLMServer", "STRICT_PACK", 2],
+    "large-model-405b": ["VLLMServer", "PACK", 16],
+    "large-model-moe": ["DataParallelVLLMServer", None, 4],  # of a rank; Serve packs all of a gang
+    "large-model-prefill": ["DecodeVLLMServer", "STRICT_PACK", 4],
+}
+#: Builds the application of each of the arguments it reads, and tells of the deployments.
+PROGRAM = """
+import json, sys
+from serve_apps.llm.app import build_app
+from serve_apps.llm.config import LLMArgs
 
-def placed(preset: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str | None, list[dict[str, float]]]:
-    """The class of the deployment that clients reach, and where one of its replicas is placed."""
-    for switch in ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"):
-        monkeypatch.setenv(switch, "1")
-    args: Any = application(render_chart(files=[VALUES / f"{preset}.yaml"]), "chat")["args"]
+told = []
+for args in json.load(sys.stdin):
     deployment = build_app(LLMArgs.model_validate(args))._bound_deployment
     replica = deployment._replica_config
-    return (
-        deployment.func_or_class.__name__,
-        replica.placement_group_strategy,
-        [dict(bundle) for bundle in replica.placement_group_bundles],
+    gpus = sum(bundle.get("GPU", 0) for bundle in replica.placement_group_bundles)
+    told.append([deployment.func_or_class.__name__, replica.placement_group_strategy, gpus])
+print(json.dumps(told))
+"""
+#: Ray reads them when it is imported, so a process of its own has them.
+SWITCHES = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1"}
+
+
+def test_each_preset_becomes_a_deployment_with_a_bundle_for_each_gpu() -> None:
+    args = [application(render_chart(files=[VALUES / f"{preset}.yaml"]), "chat")["args"] for preset in PRESETS]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        input=json.dumps(args),
+        env={**os.environ, **SWITCHES},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-
-
-@pytest.mark.filterwarnings("ignore:The `dict` method is deprecated")  # Ray's, where it builds ranks
-@pytest.mark.parametrize(
-    ("preset", "server", "strategy", "gpus"),
-    [
-        ("large-model-tp4", "VLLMServer", "STRICT_PACK", 4),
-        ("large-model-p4d", "VLLMServer", "STRICT_PACK", 8),
-        ("large-model-awq", "VLLMServer", "STRICT_PACK", 2),
-        ("large-model-405b", "VLLMServer", "PACK", 16),
-        ("large-model-moe", "DataParallelVLLMServer", None, 4),  # of a rank; Serve packs all of a gang
-        ("large-model-prefill", "DecodeVLLMServer", "STRICT_PACK", 4),
-    ],
-)
-def test_a_preset_becomes_a_deployment_with_a_bundle_for_each_gpu(
-    preset: str, server: str, strategy: str | None, gpus: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = placed(preset, monkeypatch)
-    assert found[:2] == (server, strategy)
-    assert sum(bundle.get("GPU", 0) for bundle in found[2]) == gpus
+    assert done.returncode == 0, done.stderr
+    assert dict(zip(PRESETS, json.loads(done.stdout.splitlines()[-1]), strict=True)) == PRESETS
