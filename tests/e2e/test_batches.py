@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types import Batch
 
 from tests.e2e.release import Release
 from tests.e2e.waiting import until
@@ -28,11 +29,11 @@ NIGHT = (
 )
 
 
-def lines(url: str, **body: Any) -> list[dict[str, Any]]:
+def lines(url: str, count: int = LINES, **body: Any) -> list[dict[str, Any]]:
     """Requests of a batch."""
     return [
         {"custom_id": f"line-{number}", "method": "POST", "url": url, "body": body | {"user": f"{number}"}}
-        for number in range(LINES)
+        for number in range(count)
     ]
 
 
@@ -40,11 +41,32 @@ def jsonl(records: list[dict[str, Any]]) -> str:
     return "".join(f"{json.dumps(record)}\n" for record in records)
 
 
-def check(output: str) -> None:
+def check(output: str, count: int = LINES) -> None:
     """Every line is answered, once."""
     records = [json.loads(line) for line in output.splitlines()]
-    assert Counter(one["custom_id"] for one in records) == Counter(f"line-{number}" for number in range(LINES))
+    assert Counter(one["custom_id"] for one in records) == Counter(f"line-{number}" for number in range(count))
     assert {one["response"]["status_code"] for one in records} == {200}
+
+
+def begin(client: openai.OpenAI, count: int, max_tokens: int) -> Batch:
+    """A batch of a client's, of so many chats."""
+    messages = [{"role": "user", "content": "Count."}]
+    requests = lines("/v1/chat/completions", count, model="chat", messages=messages, max_tokens=max_tokens)
+    file = client.files.create(file=("requests.jsonl", jsonl(requests).encode()), purpose="batch")
+    return client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+
+
+def finish(client: openai.OpenAI, batch: Batch, count: int) -> Batch:
+    """The batch, once it is over and has answered every line."""
+    ended = until(
+        "the batch is over",
+        lambda: client.batches.retrieve(batch.id),
+        lambda seen: seen.status in ("completed", "failed", "expired", "cancelled"),
+        BATCH_TIMEOUT_S,
+    )
+    assert (ended.status, ended.errors) == ("completed", None)
+    check(client.files.content(ended.output_file_id or "").text, count)
+    return ended
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +89,7 @@ def test_a_batch_of_a_client_is_answered_line_by_line(
         release.forwarded() as http,
         openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=release.key()) as client,
     ):
-        messages = [{"role": "user", "content": "Count."}]
-        content = jsonl(lines("/v1/chat/completions", model="chat", messages=messages, max_tokens=2)).encode()
-        file = client.files.create(file=("requests.jsonl", content), purpose="batch")
-        batch = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
-        ended = until(
-            "the batch is over",
-            lambda: client.batches.retrieve(batch.id),
-            lambda seen: seen.status in ("completed", "failed", "expired", "cancelled"),
-            BATCH_TIMEOUT_S,
-        )
-        assert (ended.status, ended.errors) == ("completed", None)
-        check(client.files.content(ended.output_file_id or "").text)
+        ended = finish(client, begin(client, LINES, max_tokens=2), LINES)
     record_property("measured", f"{LINES} lines in {(ended.completed_at or 0) - ended.created_at} s")
 
 

@@ -1,20 +1,45 @@
-"""The head is lost under load; Redis holds what it knew."""
+"""The head is lost under load and with a batch under way; Redis and the batch's folder hold what is known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import openai
 
 from tests.e2e.load import load
 from tests.e2e.release import Release, is_ready
+from tests.e2e.test_batches import BATCH_TIMEOUT_S, begin, finish
 from tests.e2e.waiting import until
 
+#: Of the batch: at four at a time, beside the load, they take longer than the head is away.
+LINES, TOKENS = 200, 8
 #: From the loss to a new head that knows all applications, in seconds.
 RECOVERY_TIMEOUT_S = 600
 
 
-def test_a_lost_head_fails_no_request(release: Release, record_property: Callable[[str, object], None]) -> None:
-    """The head pod is killed under 5 requests a second: none fails, no worker restarts, a new head knows them all."""
+@contextmanager
+def client_of(release: Release) -> Iterator[openai.OpenAI]:
+    with (
+        release.forwarded() as http,
+        openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=release.key()) as client,
+    ):
+        yield client
+
+
+def test_a_lost_head_fails_no_request_and_no_line(
+    release: Release, record_property: Callable[[str, object], None]
+) -> None:
+    """The head pod is killed under 5 requests a second and a batch: none fails, no line is lost, no worker restarts."""
     before = release.running()
     head = release.pod("head")
     with load(release, {"chat": "generate", "embedder": "embed"}) as running:
+        with client_of(release) as client:
+            batch = begin(client, LINES, TOKENS)
+            until(
+                "lines are answered",
+                lambda: client.batches.retrieve(batch.id).request_counts,
+                lambda counts: counts and 0 < counts.completed < LINES,
+                BATCH_TIMEOUT_S,
+            )
         release.kubectl("delete", "pod", head, "--force", "--grace-period=0")
         until(
             "a new head is ready",
@@ -23,7 +48,10 @@ def test_a_lost_head_fails_no_request(release: Release, record_property: Callabl
             RECOVERY_TIMEOUT_S,
         )
         release.wait_until_running(RECOVERY_TIMEOUT_S)
+    with client_of(release) as client:
+        ended = finish(client, batch, LINES)
     record_property("measured", running.report)
+    record_property("measured", f"{LINES} lines in {(ended.completed_at or 0) - ended.created_at} s")
     running.report.check()
     after = release.running()
     kept = {name: pod for name, pod in before.pods.items() if name != head}
