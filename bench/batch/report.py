@@ -33,9 +33,9 @@ def markdown(results: dict[str, Any]) -> str:
 |---|---|---|
 {rows}
 
-Both ways in turns, in one run, through the gateway and the batches as the chart deploys them. The model is a fake of
-{SEQUENCES} places and a token each {STEP_S * 1000:g} ms, and takes the lower priority number first; an answer has
-{TOKENS} tokens. Throughput is of a model that nobody else asks. The time to the first token (TTFT) is that of streams
-that come evenly and ask for {BUSY:.0%} of the model, while a batch asks for all it can get. Ratios are medians of the
-rounds' ratios.
+Both ways in turns, in one run, through the gateway and the batches as the chart deploys them. The model is a fake with
+the pace of values/batch.yaml's: {SEQUENCES} places, and a token each {STEP_S * 1000:g} ms, in which an L4 reads the
+weights once. It takes the lower priority number first; an answer has {TOKENS} tokens. Throughput is of a model that
+nobody else asks. The time to the first token (TTFT) is that of streams that come evenly and ask for {BUSY:.0%} of the
+model, while a batch asks for all it can get. Ratios are medians of the rounds' ratios.
 """
