@@ -174,7 +174,8 @@ def kube_proxy(node: str) -> list[str]:
 
 def operator() -> list[str]:
     """KubeRay's operator."""
-    return [str(binary("kuberay-operator")), "--leader-election-namespace=kube-system"]
+    # It is alone. One that loses an election, on a busy machine, ends, and nobody would start it again.
+    return [str(binary("kuberay-operator")), "--enable-leader-election=false"]
 
 
 def _webhook_answers() -> bool:
