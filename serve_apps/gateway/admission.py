@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from serve_apps.common.errors import RateLimited
 from serve_apps.common.middleware import Receive
 from serve_apps.gateway.config import Queue
-from serve_apps.gateway.fairness import Line
+from serve_apps.gateway.fairness import Line, Place
 from serve_apps.gateway.request import Disconnected
 
 #: When a refused caller may come back, in seconds.
@@ -95,6 +95,10 @@ def _unheard(_model: str, _value: float) -> None:
     pass
 
 
+def _always() -> bool:
+    return True
+
+
 class Queues:
     """The queues of all models in this replica."""
 
@@ -115,20 +119,22 @@ class Queues:
         share: float = 1,
         receive: Receive | None = None,
         patience_s: float | None = None,
+        may_end: Callable[[], bool] = _always,
     ) -> AbstractAsyncContextManager[None]:
         """On entering, wait for a place at ``model``; hold it until the end.
 
         The ``queue`` given last is in force for all, those that wait included. With ``receive`` a client that leaves
         is noticed while it waits; nobody else may read from it then. ``patience_s`` is for who has somewhere else to
-        go: it waits no longer, even where the queue would let it.
+        go: it waits no longer, even where the queue would let it. In the background the place is taken back where
+        somebody else would wait for one, and ``may_end()``.
 
         Raises:
-            RateLimited: as many wait as may, or it took too long; it says when to come back.
+            RateLimited: as many wait as may, it took too long, or the place was taken back; it says when to come back.
             Disconnected: the client left.
         """
         if queue is None and model not in self._lines:
             return _FREE
-        return self._turn(model, queue, (tenant, priority, share, patience_s), receive)
+        return self._turn(model, queue, (tenant, priority, share, patience_s), receive, may_end)
 
     @asynccontextmanager
     async def _turn(
@@ -137,6 +143,7 @@ class Queues:
         queue: Queue | None,
         who: tuple[str, int, float, float | None],
         receive: Receive | None,
+        may_end: Callable[[], bool],
     ) -> AsyncIterator[None]:
         line = self._line(model, queue)
         place = line.ask(*who)
@@ -144,7 +151,11 @@ class Queues:
             if place.given is not None:
                 await _until_given(place.given, receive)
             self._waited(model, place.began_s - place.asked_s)
-            yield
+            if place.lane.background:
+                async with _lent(place, model, may_end):
+                    yield
+            else:
+                yield
         finally:
             line.leave(place)
 
@@ -169,6 +180,32 @@ class _Free:
 
 
 _FREE = _Free()
+
+
+@asynccontextmanager
+async def _lent(place: Place, model: str, may_end: Callable[[], bool]) -> AsyncIterator[None]:
+    """Until the end somebody else may have ``place`` back.
+
+    Raises:
+        RateLimited: somebody did.
+    """
+    now = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(0 if place.taken_back else None) as end:
+
+            def take_back() -> bool:
+                if not may_end():
+                    return False
+                end.reschedule(now())
+                return True
+
+            place.take_back = take_back
+            yield
+    except TimeoutError:
+        if not end.expired():
+            raise
+        made_room = f'The request to the model "{model}" made room for a more important one; try again later.'
+        raise RateLimited(made_room, code="model_overloaded", retry_after_s=RETRY_AFTER_S) from None
 
 
 async def _until_given(given: asyncio.Future[None], receive: Receive | None) -> None:

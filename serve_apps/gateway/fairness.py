@@ -9,7 +9,8 @@
   not happen for a while. Nobody is kept below half its share, and tenants that all flood have all places.
   With fewer than about eight places a few left free are too few to spare others the wait.
 * What our own applications ask for in the background (lines of batches) has no share: it takes what is spare, and
-  leaves twice as many places free until nobody else has asked for a while. One it may have where all are free.
+  leaves as many places as others needed at a time, until they have not asked for a while. One it may have where all are
+  free. Somebody else who would have to wait all the same takes a place back from it, the one that was given last.
 * Where too many wait, the least important is refused: of the highest priority number, of the tenant that has the most
   waiting for its share, the newest.
 """
@@ -29,9 +30,11 @@ RETRY_AFTER_S = (1, 60)
 #: How long a tenant counts as active after its last request, in seconds.
 ACTIVE_S = 60.0
 #: So long after everybody else's last request the background has all places, in seconds.
-SPARE_AFTER_S = 15.0
+SPARE_AFTER_S = 30.0
 #: One place fewer is left free after this many requests in a row that did not have to wait: about one in as many does.
 GIVEN_IN_A_ROW = 40
+#: What others need at a time is that many places less with each of their requests that finds fewer of them taken.
+_NEED_FADES = 0.1
 #: What a tenant asks for is measured over about so many seconds.
 _DEMAND_S = 30.0
 #: How much the newest counts in the mean time a place is held.
@@ -92,6 +95,10 @@ class Place:
     began_s: float = 0
     charged_s: float = 0
     """How long it is taken to be held until that is known."""
+    take_back: Callable[[], bool] | None = None
+    """Ends what it is held for, unless it is too late for that; whether it did. None before that has begun."""
+    taken_back: bool = False
+    """Whether somebody else waits for it. Only in the background."""
 
 
 class Line:
@@ -110,10 +117,16 @@ class Line:
         """The virtual time of each priority: the tag of the request that started last."""
         self._running = 0
         self._waiting = 0
+        self._background: list[Place] = []
+        """The places held in the background, the one given last at the end."""
+        self._background_waits = 0
         self._shown = 0
         self._held_s = _FIRST_GUESS_S
         self._left_free = 0
         self._given_in_a_row = 0
+        self._others_need = 0.0
+        """Places at a time, of those not in the background."""
+        self._others_asked_s = -math.inf
         self._swept_s = self._loop.time()
 
     def limit_by(self, queue: Queue | None) -> None:
@@ -139,6 +152,8 @@ class Line:
         lane.wants(place.charged_s, now)
         if self._waiting:
             self._give()  # what time alone has allowed
+        if not lane.background:
+            self._note_need(now)
         if not lane.waiting:
             lane.tag = max(lane.tag, self._virtual.get(priority, 0.0))
             given = self._may_have(lane, now)
@@ -150,9 +165,12 @@ class Line:
         place.given = self._loop.create_future()
         lane.waiting.append(place)
         self._waiting += 1
+        self._background_waits += lane.background
         self._set_timer(place)
         if self._queue is not None and self._waiting > self._queue.max_waiting:
             self._shed()
+        if not lane.background and self._queue is not None and self._running >= self._queue.max_concurrent:
+            self._take_back()
         self._tell()
         return place
 
@@ -170,12 +188,21 @@ class Line:
             lane.running -= 1
             lane.seen_s = now
             self._running -= 1
+            if lane.background:
+                self._background.remove(place)
             self._held_s += _NEWEST * (held_s - self._held_s)
             if self._waiting:
                 self._give()
         elif place.given is not None and not place.given.cancelled():
             place.given.exception()  # who was cancelled did not hear of the refusal; asyncio would complain
         self._tell()
+
+    def _take_back(self) -> None:
+        """Somebody waits: the background gives a place back, of which the least work is lost."""
+        for place in reversed(self._background):
+            if not place.taken_back and (place.take_back is None or place.take_back()):
+                place.taken_back = True
+                return
 
     def _lane(self, now: float, tenant: str, priority: int, share: float) -> Lane:
         if now - self._swept_s > ACTIVE_S / 4:
@@ -214,21 +241,35 @@ class Line:
         lane.running += 1
         self._running += 1
         place.state, place.began_s = "held", now
+        if lane.background:
+            self._background.append(place)
 
     def _may_have(self, lane: Lane, now: float) -> bool:
         if self._queue is None:
             return True
         free = self._queue.max_concurrent - self._running
         if lane.background:
-            return free > (min(2 * self._left_free, self._queue.max_concurrent - 1) if self._others_ask(now) else 0)
+            spare = self._queue.max_concurrent - self._others_need_at(now)
+            return free > 0 and (self._running == 0 or len(self._background) + 1 <= spare)
         if free > self._left_free or free <= 0 or not self._floods(lane, now):
             return free > 0
         return lane.running < self._part(lane) / 2 or not self._others_keep_within(lane, now)
 
-    def _others_ask(self, now: float) -> bool:
-        """Whether anybody asks who is not in the background."""
-        others = (lane for lane in self._lanes.values() if not lane.background)
-        return any(lane.running or lane.waiting or now - lane.seen_s < SPARE_AFTER_S for lane in others)
+    def _others(self) -> int:
+        """The requests that have a place or wait for one, and are not in the background."""
+        return self._running - len(self._background) + self._waiting - self._background_waits
+
+    def _note_need(self, now: float) -> None:
+        """One more asks that is not in the background."""
+        if now - self._others_asked_s > SPARE_AFTER_S:
+            self._others_need = 0
+        self._others_need = max(self._others() + 1, self._others_need - _NEED_FADES)
+        self._others_asked_s = now
+
+    def _others_need_at(self, now: float) -> float:
+        """The places that the background leaves to others."""
+        lately = self._others_need if now - self._others_asked_s < SPARE_AFTER_S else 0
+        return max(lately, self._others())
 
     def _part(self, lane: Lane) -> float:
         """The places that are its share."""
@@ -295,6 +336,7 @@ class Line:
         place.state = "over"
         place.lane.waiting.remove(place)
         self._waiting -= 1
+        self._background_waits -= place.lane.background
         self._stop_timer(place)
 
     def _set_timer(self, place: Place) -> None:

@@ -375,7 +375,10 @@ class Ingress:
         exchange, model = call.exchange, candidate.version
         patience_s = plan.route.attempt_timeout_s if plan.route and others else None
         who = exchange.tenant, rules.priority, rules.share
-        async with self._queues.turn(model, candidate.upstream.queue, *who, call.receive, patience_s):
+        turn = self._queues.turn(
+            model, candidate.upstream.queue, *who, call.receive, patience_s, may_end=lambda: not exchange.status
+        )
+        async with turn:
             if exchange.asked_s == 0:
                 exchange.asked_s = time.perf_counter() - exchange.started_s
             target = self._replica_of(candidate, wish)

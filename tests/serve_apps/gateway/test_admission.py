@@ -5,7 +5,7 @@ import pytest
 from serve_apps.common.errors import RateLimited
 from serve_apps.common.middleware import Message
 from serve_apps.gateway.admission import Memory, Queues, Slots
-from serve_apps.gateway.config import Queue
+from serve_apps.gateway.config import BACKGROUND_PRIORITY, Queue
 from serve_apps.gateway.request import Disconnected
 from tests.serve_apps.gateway.virtual_time import run
 
@@ -181,6 +181,63 @@ def test_a_model_that_loses_its_queue_lets_everybody_go() -> None:
         return list(await asyncio.gather(*asked, ask(queues, None)))
 
     assert run(change()) == [1, 1, 1]
+
+
+async def line_beside_a_chat(*, may_end: bool) -> tuple[str | None, float]:
+    """The code a line is refused with, if it is, and how long a chat waits for its only place."""
+    queues, code = Queues(), None
+    now = asyncio.get_running_loop().time
+
+    async def line() -> None:
+        async with queues.turn("chat", ONE, "a", BACKGROUND_PRIORITY, may_end=lambda: may_end):
+            await asyncio.sleep(3)
+
+    under_way = asyncio.ensure_future(line())
+    await asyncio.sleep(1)
+    began_s = now()
+    async with queues.turn("chat", ONE, "a"):
+        waited_s = now() - began_s
+    try:
+        await under_way
+    except RateLimited as refusal:
+        code = refusal.code
+    return code, waited_s
+
+
+def test_a_line_makes_room_for_somebody_else() -> None:
+    assert run(line_beside_a_chat(may_end=True)) == ("model_overloaded", 0)
+
+
+def test_a_line_that_is_being_answered_makes_no_room() -> None:
+    assert run(line_beside_a_chat(may_end=False)) == (None, 2)
+
+
+def test_a_line_that_has_not_begun_with_its_place_makes_room_as_well() -> None:
+    async def line(queues: Queues) -> None:
+        async with queues.turn("chat", ONE, "a", BACKGROUND_PRIORITY):
+            await asyncio.sleep(3)
+
+    async def scenario() -> float:
+        queues = Queues()
+        async with queues.turn("chat", ONE, "a"):
+            waiting = asyncio.ensure_future(line(queues))
+            await asyncio.sleep(0)
+        async with queues.turn("chat", ONE, "a"):  # the line has the place, and does not know yet
+            waited_s = asyncio.get_running_loop().time()
+        with pytest.raises(RateLimited):
+            await waiting
+        return waited_s
+
+    assert run(scenario()) == 0
+
+
+def test_the_end_of_a_line_by_its_own_timeout_is_no_refusal() -> None:
+    async def scenario() -> None:
+        async with Queues().turn("chat", ONE, "a", BACKGROUND_PRIORITY), asyncio.timeout(1):
+            await asyncio.sleep(2)
+
+    with pytest.raises(TimeoutError):
+        run(scenario())
 
 
 @pytest.mark.parametrize(("patience_s", "waited_s"), [(2, 2), (None, ONE.timeout_s), (60, ONE.timeout_s)])

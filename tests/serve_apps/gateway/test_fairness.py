@@ -369,35 +369,109 @@ def test_floods_share_by_their_shares() -> None:
 # What is asked in the background
 
 
-@in_virtual_time
-async def test_the_background_has_all_places_until_others_turn_out_to_need_some() -> None:
-    queue = line(max_concurrent=8)
-    first = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(8)]
-    assert not any(map(waits, first))
-    chat = queue.ask("team", 0, 1)
-    assert waits(chat)
-    later = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(8)]
-    for place in first:
+def background(queue: Line, count: int) -> list[Place]:
+    return [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(count)]
+
+
+def all_leave(queue: Line, places: list[Place]) -> None:
+    for place in places:
         queue.leave(place)
-    # One had to wait, so two places stay free beside its own.
-    assert not waits(chat)
-    assert sum(map(waits, later)) == 3
-    queue.leave(chat)
+
+
+@in_virtual_time
+async def test_the_background_leaves_the_places_that_others_needed_until_they_have_not_asked_for_a_while() -> None:
+    queue = line(max_concurrent=8, timeout_s=1000)
+    all_leave(queue, [queue.ask("team", 0, 1) for _ in range(3)])
+    lines = background(queue, 20)
+    assert held(lines) == 5
+    await asyncio.sleep(SPARE_AFTER_S / 2)
+    queue.leave(lines[0])
+    assert held(lines) == 5
     await asyncio.sleep(SPARE_AFTER_S)
-    queue.leave(queue.ask("team", BACKGROUND_PRIORITY, 1))
-    assert not any(map(waits, later))
+    queue.leave(lines[1])
+    assert held(lines) == 8
+
+
+@in_virtual_time
+async def test_who_asks_in_the_background_need_not_be_left_a_place() -> None:
+    queue = line(max_concurrent=8)
+    all_leave(queue, background(queue, 3))
+    assert held(background(queue, 8)) == 8
+
+
+@in_virtual_time
+async def test_what_others_need_fades_with_their_requests_that_need_less() -> None:
+    queue = line(max_concurrent=8)
+    all_leave(queue, [queue.ask("team", 0, 1) for _ in range(5)])
+    lines = background(queue, 8)
+    assert held(lines) == 3
+    for _ in range(25):
+        queue.leave(queue.ask("team", 0, 1))
+    queue.leave(lines[0])
+    assert held(lines) == 5
 
 
 @in_virtual_time
 async def test_the_background_has_one_of_few_places_where_all_are_free() -> None:
     queue = line(max_concurrent=2)
-    first = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(2)]
+    all_leave(queue, [queue.ask("team", 0, 1) for _ in range(2)])
+    assert held(background(queue, 2)) == 1
+
+
+def lent(places: list[Place], *, may_end: bool = True) -> list[Place]:
+    """Let each be taken back; a list of those that are."""
+    taken: list[Place] = []
+
+    def of(place: Place) -> Callable[[], bool]:
+        def take_back() -> bool:
+            if may_end:
+                taken.append(place)
+            return may_end
+
+        return take_back
+
+    for place in places:
+        place.take_back = of(place)
+    return taken
+
+
+@in_virtual_time
+async def test_who_would_wait_takes_the_place_back_that_the_background_got_last() -> None:
+    queue = line(max_concurrent=2)
+    lines = background(queue, 2)
+    taken = lent(lines)
     chat = queue.ask("team", 0, 1)
-    assert waits(chat)
-    for place in (*first, chat):
-        queue.leave(place)
-    later = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(2)]
-    assert list(map(waits, later)) == [False, True]
+    assert taken == [lines[1]]
+    queue.leave(lines[1])
+    assert not waits(chat)
+
+
+@in_virtual_time
+async def test_a_place_is_taken_back_once_and_for_each_that_waits() -> None:
+    queue = line(max_concurrent=3)
+    lines = background(queue, 3)
+    taken = lent(lines)
+    for _ in range(2):
+        queue.ask("team", 0, 1)
+    assert taken == [lines[2], lines[1]]
+
+
+@in_virtual_time
+async def test_a_place_is_not_taken_back_where_it_is_too_late() -> None:
+    queue = line(max_concurrent=2)
+    lines = background(queue, 2)
+    early, late = lent(lines[:1]), lent(lines[1:], may_end=False)
+    queue.ask("team", 0, 1)
+    assert (early, late) == ([lines[0]], [])
+
+
+@in_virtual_time
+async def test_nothing_is_taken_back_while_a_place_is_free_nor_for_the_background() -> None:
+    queue = line(max_concurrent=3)
+    taken = lent(background(queue, 2))
+    queue.ask("team", 0, 1)
+    background(queue, 1)
+    assert not taken
 
 
 @in_virtual_time

@@ -119,6 +119,53 @@ def test_a_request_that_comes_later_is_answered_before_a_line_that_waits(
     assert [json.loads(seen.body)["prompt"] for seen in server.received] == ["first", "later", "line"]
 
 
+ONE_AT_A_TIME = {"task": "generate", "queue": {"maxConcurrent": 1}}
+
+
+def test_a_line_makes_room_for_a_client_and_may_come_again(upstream: StartUpstream, gateway: StartGateway) -> None:
+    async def answered(answer: Answer) -> None:
+        if b"line" in answer.upstream.received[-1].body:
+            await answer.client_gone()
+        else:
+            await ok(answer)
+
+    server, url = upstream(answered)
+    running = gateway({"chat": {"url": url, **ONE_AT_A_TIME}})
+    with ThreadPoolExecutor(1) as clients:
+        body = {"model": "chat", "prompt": "line"}
+        line = clients.submit(running.client.post, "/v1/completions", json=body, headers=LINE)
+        until(lambda: server.received)
+        assert running.chat().status_code == 200
+        told = line.result(PATIENCE_S)
+    assert (told.status_code, told.json()["error"]["code"], told.headers["retry-after"]) == (
+        429,
+        "model_overloaded",
+        "1",
+    )
+    assert server.aborted.wait(PATIENCE_S)
+
+
+def test_a_line_whose_answer_has_begun_is_answered_to_the_end(upstream: StartUpstream, gateway: StartGateway) -> None:
+    async def answered(answer: Answer) -> None:
+        await answer.begin(200, {"content-type": "application/json"})
+        await answer.chunk(b"{")
+        await answer.released()
+        await answer.chunk(b"}", more=False)
+
+    server, url = upstream(answered)
+    running = gateway({"chat": {"url": url, **ONE_AT_A_TIME}})
+    body = {"model": "chat", "prompt": "line"}
+    with (
+        running.client.stream("POST", "/v1/completions", json=body, headers=LINE) as line,
+        ThreadPoolExecutor(1) as clients,
+    ):
+        chat = clients.submit(running.chat)
+        until(lambda: running.ingress._queues._lines["chat"]._waiting)
+        server.release.set()
+        assert (line.status_code, line.read()) == (200, b"{}")
+        assert chat.result(PATIENCE_S).status_code == 200
+
+
 def test_a_client_cannot_say_that_it_is_a_line(upstream: StartUpstream, gateway: StartGateway) -> None:
     server, url = upstream(ok)
     models: dict[str, Any] = {"chat": {"url": url, "task": "generate", "takesPriority": True}}
