@@ -189,7 +189,7 @@ class Ingester:
             self._pipeline.chunking.model_dump(),
         ]
         if self._pipeline.keeps_figures and documents.is_pdf(document.content_type, document.id):
-            made_with.append("figures")
+            made_with.append("figures and pages")
         made_from = orjson.dumps(made_with, option=orjson.OPT_SORT_KEYS) + document.content
         return hashlib.sha256(made_from).hexdigest()
 

@@ -1,7 +1,7 @@
 """The images on a page of a PDF, as files that models read, without a library for images.
 
 A JPEG stands in a PDF as it is, and the rows of most other images are those of a PNG. What neither is true of is left
-out: JPEG 2000, fax, CMYK; and so is what a page draws in lines.
+out: JPEG 2000, fax, CMYK; and so is what a page draws in lines. ``pdf_pages`` has pictures of those.
 """
 
 import re
@@ -72,8 +72,12 @@ def encoded(image: StreamObject, max_pixels: int) -> Image | None:
     stride = -(-width * _CHANNELS[kind] * bits // 8)
     if len(rows) < stride * height:
         return None
-    lines = b"".join(b"\0" + rows[at : at + stride] for at in range(0, stride * height, stride))
-    return Image("image/png", _png((width, height, bits, kind), palette[: 3 * 2**bits], lines))
+    return _png((width, height, bits, kind), palette[: 3 * 2**bits], rows, stride)
+
+
+def paletted(width: int, height: int, palette: bytes, rows: bytes) -> Image:
+    """A PNG of pixels that are each a byte: the number of a colour in ``palette``, which has three bytes for each."""
+    return _png((width, height, 8, _PALETTE), palette, rows, width)
 
 
 def _drawn(drawing: bytes, resources: Any, seen: set[int]) -> Iterator[StreamObject]:
@@ -148,11 +152,14 @@ def _woven(rows: bytes, channels: int, opacity: bytes) -> bytes:
     return bytes(woven)
 
 
-def _png(header: tuple[int, int, int, int], palette: bytes, lines: bytes) -> bytes:
+def _png(header: tuple[int, int, int, int], palette: bytes, rows: bytes, stride: int) -> Image:
+    """Rows of ``stride`` bytes each, of which PNG says how each is packed: as it is."""
+    lines = b"".join(b"\0" + rows[at : at + stride] for at in range(0, stride * header[1], stride))
     parts = {b"IHDR": struct.pack(">IIBBBBB", *header, 0, 0, 0), b"PLTE": palette, b"IDAT": zlib.compress(lines)}
     if not palette:
         del parts[b"PLTE"]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_part(*each) for each in (parts | {b"IEND": b""}).items())
+    file = b"\x89PNG\r\n\x1a\n" + b"".join(_part(*each) for each in (parts | {b"IEND": b""}).items())
+    return Image("image/png", file)
 
 
 def _part(name: bytes, content: bytes) -> bytes:

@@ -3,7 +3,8 @@
 A process reads one document after the other. Memory and CPU time of each are bounded by the kernel (``setrlimit``), and
 the time it may take by us; one that goes beyond is killed, and the next document gets another process.
 
-It answers in JSON, has no credentials in its environment, and ends with the replica.
+It answers in JSON, has no credentials in its environment, and ends with the replica. A document's text comes first, its
+figures after it, one by one: what ends the process then costs the figures that were to come, and nothing else.
 
 An answer stays what it is until ``content_of``: so it can be had from another replica, refusals included.
 """
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -34,6 +35,9 @@ from serve_apps.rag.sections import Section
 MAX_BYTES = 1024 * 1024 * 1024
 MAX_CPU_S = 120
 MAX_SECONDS = 240
+
+#: Of that, what the figures may take: seconds of CPU time.
+MAX_FIGURES_CPU_S = figures.MAX_SECONDS + 10
 
 #: Processes of a replica, so that a document that takes long does not hold up all others. The chart sends a replica as
 #: many documents at a time (llm-serving.readingSizing).
@@ -119,18 +123,23 @@ class Reader:
     def read(self, content: bytes, content_type: str, name: str, with_figures: bool = False) -> Answer:
         """As ``answered``; not for two threads at a time."""
         process = self._running()
+        request = {"type": content_type, "name": name, "figures": with_figures, "bytes": len(content)}
         timer = threading.Timer(self._max_seconds, process.kill)
         timer.daemon = True
         timer.start()
+        answer: Answer | None = None
         try:
-            request = {"type": content_type, "name": name, "figures": with_figures, "bytes": len(content)}
-            return _asked(process, request, content)
+            answer = _asked(process, request, content)
+            while (figure := _line(process)) is not None:
+                answer["figures"].append(figure)
         except _Ended:
             self.close()
-            problem = f"document {name!r}: takes more memory or time to read than a document may; split it"
-            return _refused(TooLarge(problem, code="document_too_large"))
         finally:
             timer.cancel()
+        if answer is None:
+            problem = f"document {name!r}: takes more memory or time to read than a document may; split it"
+            return _refused(TooLarge(problem, code="document_too_large"))
+        return answer
 
     def close(self) -> None:
         """End the process."""
@@ -153,19 +162,28 @@ class Reader:
 
 
 def _asked(process: subprocess.Popen[bytes], request: dict[str, Any], content: bytes) -> Answer:
-    requests, answers = process.stdin, process.stdout
-    if requests is None or answers is None:
+    """The answer without its figures, which come after it."""
+    if process.stdin is None:
         raise _Ended
     try:
-        requests.write(json.dumps(request).encode() + b"\n" + content)
-        requests.flush()
-        line = answers.readline()
+        process.stdin.write(json.dumps(request).encode() + b"\n" + content)
+        process.stdin.flush()
+    except OSError as error:
+        raise _Ended from error
+    answer: Answer = _line(process)
+    return answer
+
+
+def _line(process: subprocess.Popen[bytes]) -> Any:
+    if process.stdout is None:
+        raise _Ended
+    try:
+        line = process.stdout.readline()
     except OSError as error:
         raise _Ended from error
     if not line.endswith(b"\n"):
         raise _Ended
-    answer: Answer = json.loads(line)
-    return answer
+    return json.loads(line)
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, max_bytes: int, max_cpu_s: int) -> None:
@@ -175,23 +193,31 @@ def serve(requests: BinaryIO, answers: BinaryIO, max_bytes: int, max_cpu_s: int)
     while line := requests.readline():
         request = json.loads(line)
         content = requests.read(request["bytes"])
-        # Of the process so far, and for this document: beyond it the kernel ends the process.
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + max_cpu_s + 1, resource.RLIM_INFINITY))
-        answers.write(json.dumps(_answer(content, request)).encode() + b"\n")
-        answers.flush()
+        _bound_cpu(max_cpu_s)
+        for each in _answered(content, request, max_cpu_s):
+            answers.write(json.dumps(each).encode() + b"\n")
+            answers.flush()
 
 
-def _answer(content: bytes, request: dict[str, Any]) -> Answer:
+def _bound_cpu(seconds: int) -> None:
+    """Of what the process takes from now on; beyond it the kernel ends it."""
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds + 1, resource.RLIM_INFINITY))
+
+
+def _answered(content: bytes, request: dict[str, Any], max_cpu_s: int) -> Iterator[Any]:
+    """The answer without its figures, then each of these, then nothing: None."""
     content_type, name = request["type"], request["name"]
     try:
         sections = documents.read(content, content_type, name)
     except tuple(_REFUSALS.values()) as refusal:
-        return _refused(refusal)
-    found = figures.of_pdf(content) if request["figures"] and documents.is_pdf(content_type, name) else []
-    return {
-        "sections": [(each.text, each.heading, each.page) for each in sections],
-        "figures": [(each.page, each.media_type, base64.b64encode(each.content).decode()) for each in found],
-    }
+        yield _refused(refusal)
+    else:
+        yield {"sections": [(each.text, each.heading, each.page) for each in sections], "figures": []}
+        if request["figures"] and documents.is_pdf(content_type, name):
+            _bound_cpu(min(max_cpu_s, MAX_FIGURES_CPU_S))
+            for figure in figures.of_pdf(content):
+                yield figure.page, figure.media_type, base64.b64encode(figure.content).decode()
+    yield None
 
 
 def _refused(error: ServingError) -> Answer:

@@ -6,16 +6,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Page:
-    """A page with a text and what ``picture`` gives."""
+    """A page with a text, what ``picture`` gives, and what is drawn beside them, in PDF's own operators."""
 
     text: str
     pictures: tuple[bytes, ...] = ()
+    drawing: str = ""
+    size: tuple[float, float] = (600, 200)
 
 
 def picture(width: int, height: int, content: bytes, space: str = "/DeviceRGB", more: str = "") -> bytes:
     """An image of eight bits a channel: its rows of pixels, or a file as ``more`` says."""
     head = f"/Subtype /Image /Width {width} /Height {height} /ColorSpace {space} /BitsPerComponent 8 {more}"
     return b"<< /Type /XObject %s /Length %d >>\nstream\n%s\nendstream" % (head.encode(), len(content), content)
+
+
+def zigzag(lines: int, colour: str = "1 0 0", at: int = 20) -> str:
+    """A drawing of so many lines: a thick one up and down."""
+    turns = " ".join(f"{at + 500 * line / lines:.2f} {20 + 60 * (line % 2)} l" for line in range(1, lines + 1))
+    return f"{colour} RG 4 w {at} 20 m {turns} S"
 
 
 def pdf(*pages: str | Page) -> bytes:
@@ -35,8 +43,10 @@ def pdf(*pages: str | Page) -> bytes:
     for number, page in zip(numbers, given, strict=True):
         drawing = f"BT /F1 12 Tf 20 100 Td ({page.text}) Tj ET"
         drawing += "".join(f" q 100 0 0 100 0 0 cm /Im{names[each]} Do Q" for each in page.pictures)
+        drawing += f" {page.drawing}" if page.drawing else ""
         objects.append(
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 200] /Contents {number + 1} 0 R "
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {page.size[0]} {page.size[1]}] "
+            f"/Contents {number + 1} 0 R "
             f"/Resources << /Font << /F1 3 0 R >> /XObject << {drawable} >> >> >>".encode()
         )
         objects.append(f"<< /Length {len(drawing)} >>\nstream\n{drawing}\nendstream".encode())

@@ -14,7 +14,7 @@ from serve_apps.rag import retriever
 from tests.serve_apps.rag.conftest import RagServer
 from tests.serve_apps.rag.fake_gateway import FakeGateway, refusal
 from tests.serve_apps.rag.in_memory import InMemoryStore
-from tests.serve_apps.rag.pdf import Page, pdf, picture
+from tests.serve_apps.rag.pdf import Page, pdf, picture, zigzag
 
 Rag = Callable[..., RagServer]
 
@@ -65,7 +65,7 @@ def shown(content: Any) -> list[bytes]:
     if isinstance(content, str):
         return []
     urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
-    return [base64.b64decode(url.removeprefix("data:image/jpeg;base64,"), validate=True) for url in urls]
+    return [base64.b64decode(url.partition(";base64,")[2], validate=True) for url in urls]
 
 
 def test_the_model_that_sees_gets_the_figure_beside_what_was_found(server: RagServer, gateway: FakeGateway) -> None:
@@ -77,6 +77,24 @@ def test_the_model_that_sees_gets_the_figure_beside_what_was_found(server: RagSe
     annotations = server.chat("Which boat floats on water?").json()["choices"][0]["message"]["annotations"]
     assert [each["file_citation"]["figures"] for each in annotations] == [[{"page": 3}]]
     assert shown(asked(gateway)[1]) == [BOAT]
+
+
+def test_a_page_with_a_chart_is_shown_as_it_looks(server: RagServer, gateway: FakeGateway) -> None:
+    send(server, pdf("About this paper.", Page(WINGS, drawing=zigzag(200)), "The boat floats on water. " * 8))
+    citation = server.ask(QUESTION).raise_for_status().json()["citations"][0]
+    assert (citation["page"], citation["figures"]) == (2, [{"page": 2}])
+    [page] = shown(asked(gateway)[1])
+    colours = Image.open(BytesIO(page)).convert("RGB").getcolors()
+    assert colours is not None
+    assert {(255, 255, 255), (0, 0, 0), (255, 0, 0)} <= {colour for _, colour in colours}
+
+
+def test_a_scanned_page_is_shown_beside_the_text_before_it(server: RagServer, gateway: FakeGateway) -> None:
+    scan = picture(600, 400, bytes(600 * 400 * 4), space="/DeviceCMYK")
+    send(server, pdf(WINGS, Page("", (scan,)), "The boat floats on water. " * 8))
+    citation = server.ask(QUESTION).raise_for_status().json()["citations"][0]
+    assert (citation["page"], citation["figures"]) == (1, [{"page": 2}])
+    assert len(shown(asked(gateway)[1])) == 1
 
 
 def test_without_a_figure_beside_the_sources_nobody_has_to_see(server: RagServer, gateway: FakeGateway) -> None:

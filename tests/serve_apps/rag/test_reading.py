@@ -10,11 +10,13 @@ from serve_apps.rag.reading import Content, Reader, content_of
 from serve_apps.rag.sections import Section
 from tests.serve_apps.rag.conftest import RagServer
 from tests.serve_apps.rag.docx import docx, paragraph
-from tests.serve_apps.rag.pdf import Page, pdf, picture
+from tests.serve_apps.rag.pdf import Page, pdf, picture, zigzag
 
 MARKDOWN = b"# Top\n\nText \xc3\xa4.\n\n## Below\n\nMore."
 #: A page that is drawn in so many steps that reading it takes many seconds.
 ENDLESS = pdf("a) Tj (" * 400_000)
+#: A drawing whose lines all cross each other, again and again: read at once, and drawn for minutes.
+TANGLE = ("0 0 m " + " ".join(f"{x * 7919 % 600} {x * 104729 % 200} l" for x in range(3_000)) + " f* ") * 20
 #: A Word document of few bytes and much text, below what is refused as a bomb.
 LARGE = docx(paragraph("x" * (20 * 2**20)))
 
@@ -63,6 +65,14 @@ def test_the_figures_of_a_pdf_come_with_it_where_they_are_wanted(reader: Callabl
     assert read(one, content, "", "a.pdf", True).figures == [Figure(2, "image/jpeg", b"\xff\xd8 a file")]
     assert read(one, content, "", "a.pdf").figures == []
     assert read(one, MARKDOWN, "", "a.md", True).figures == []
+
+
+def test_figures_that_take_too_long_cost_no_text_and_none_of_those_before_them(reader: Callable[..., Reader]) -> None:
+    one = reader(max_cpu_s=3)
+    found = read(one, pdf(Page("one", drawing=zigzag(200)), Page("two", drawing=TANGLE), "three"), "", "a.pdf", True)
+    assert [each.text for each in found.sections] == ["one", "two", "three"]
+    assert [each.page for each in found.figures] == [1]
+    assert read(one, MARKDOWN, "text/markdown", "a.md")
 
 
 @pytest.mark.parametrize(
