@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from serve_apps.common.errors import InvalidRequest, MethodNotAllowed, NotFound, ServingError
-from serve_apps.common.middleware import Receive, Scope, Send
+from serve_apps.common.middleware import Receive, Scope, Send, path_below_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +61,12 @@ async def refused(_: Request, error: ServingError) -> Response:
 
 async def _http_refused(request: Request, error: HTTPException) -> Response:
     """Starlette's own refusals (no such route, a malformed form)."""
+    path = path_below_prefix(request.scope)
     if error.status_code == 404:
-        refusal: ServingError = NotFound(f"No such path: {request.method} {request.url.path}", code="unknown_path")
+        refusal: ServingError = NotFound(f"No such path: {request.method} {path}", code="unknown_path")
     elif error.status_code == 405:
         allow = sorted((error.headers or {})["Allow"].split(", "))
-        refusal = MethodNotAllowed(f"{request.url.path} does not answer {request.method}", allow=allow)
+        refusal = MethodNotAllowed(f"{path} does not answer {request.method}", allow=allow)
     else:
         refusal = InvalidRequest(error.detail)
     return await refused(request, refusal)

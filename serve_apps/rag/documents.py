@@ -56,9 +56,13 @@ def read(content: bytes, content_type: str, name: str) -> list[Section]:
     media_type, charset = _type_of(content_type, name), _charset(content_type)
     reader = READERS.get(media_type)
     if reader is None:
-        shown = media_type or "no content type"
+        shown = media_type
+        if media_type in _UNKNOWN_TYPES:
+            shown = f"{extension} files" if (extension := PurePosixPath(name).suffix) else "a file of no stated type"
         raise UnsupportedMediaType(
-            f"document {name!r}: cannot read {shown}; send one of {', '.join(READERS)}", code="unsupported_media_type"
+            f"document {name!r}: cannot read {shown}; send {', '.join(_EXTENSIONS)}, "
+            f"or state a content type: {', '.join(READERS)}",
+            code="unsupported_media_type",
         )
     try:
         found = [section for section in reader(content, charset) if section.text]

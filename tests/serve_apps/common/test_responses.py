@@ -7,7 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from serve_apps.common import responses
 from serve_apps.common.errors import RateLimited
@@ -24,7 +24,9 @@ async def respond(request: Request) -> Response:
 
 
 def asked(path: str, method: str = "GET") -> httpx.Response:
-    app = Starlette(routes=[Route("/{what}", respond)], exception_handlers=responses.HANDLERS)
+    """A Starlette application, at ``/app`` as well, as an application of Serve is below its route prefix."""
+    inner = Starlette(routes=[Route("/{what}", respond)], exception_handlers=responses.HANDLERS)
+    app = Starlette(routes=[Mount("/app", inner), Mount("/", inner)])
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -52,6 +54,12 @@ def test_every_refusal_has_openais_shape(path: str, method: str, status: int, co
     response = asked(path, method)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
     assert "secret" not in response.text
+
+
+@pytest.mark.parametrize("prefix", ["", "/app"])
+def test_a_refusal_names_the_path_as_clients_know_it(prefix: str) -> None:
+    assert asked(f"{prefix}/no/such").json()["error"]["message"] == "No such path: GET /no/such"
+    assert asked(f"{prefix}/fine", "PUT").json()["error"]["message"] == "/fine does not answer PUT"
 
 
 def test_what_belongs_to_a_refusal_is_in_its_headers() -> None:

@@ -73,13 +73,19 @@ def test_a_stated_content_type_beats_the_extension() -> None:
 
 @pytest.mark.parametrize(
     ("content_type", "name", "shown"),
-    [("image/png", "a.png", "image/png"), ("", "a.doc", "no content type")],
+    [
+        ("image/png", "a.png", "image/png"),
+        ("", "a.doc", ".doc files"),
+        ("application/octet-stream", "b/a.zip", ".zip files"),
+        ("", "a", "a file of no stated type"),
+    ],
 )
 def test_an_unsupported_type_names_the_supported_ones(content_type: str, name: str, shown: str) -> None:
     with pytest.raises(UnsupportedMediaType) as raised:
         read(b"x", content_type, name)
     assert raised.value.message == (
-        f"document '{name}': cannot read {shown}; send one of text/plain, text/markdown, text/html, application/pdf, "
+        f"document '{name}': cannot read {shown}; send .txt, .md, .markdown, .html, .htm, .pdf, .docx, or state a "
+        "content type: text/plain, text/markdown, text/html, application/pdf, "
         "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
     )
 
