@@ -15,6 +15,7 @@ COMMANDS = sorted({shlex.join(words): words for file in FILES for words in comma
 #: What is too slow, or needs a cluster or a builder: where the same is proven.
 PROVEN_BY = {
     r"make demo( ASK=.*)?( EXIT=1)?": "tests/demo/test_demo.py::test_the_answer_is_printed_with_a_source_from_the_docs",
+    r"make demo FILE=values/agent\.yaml": "tests/demo/test_demo.py::test_the_agent_of_the_preset_comes_to_an_end",
     r"make environment": "tests/tools/test_environment.py::test_an_environment_is_made_once",
     r"make images.*": "tests/tools/images/test_main.py::test_images_are_built_from_their_lock",
     r".* -m tools\.images --local .*": "tests/tools/images/test_main.py::test_local_ones_need_no_builder_with_a_daemon",
