@@ -281,8 +281,10 @@ class Retriever:
         nearby = await self._nearby(by_vector.vector, best, depth, where)
         if nearby:
             chunks |= {hit.key: hit.chunk for hit in nearby}
-            # What the question itself is unlike does not come in by a detour.
-            again = [hit.key for hit in nearby if similarity.get(hit.key, 1) >= self._pipeline.min_score]
+            # What the question itself is unlike does not come in by a detour; nor does what is no more like it than
+            # the last that was found, where that is unlike it already.
+            last = by_vector.hits[-1].score
+            again = [hit.key for hit in nearby if similarity.get(hit.key, last) >= self._pipeline.min_score]
             order = fused([again, words])
         return [Match(chunks[key], similarity.get(key)) for key in order]
 

@@ -7,6 +7,7 @@ import pytest
 from serve_apps.common.errors import RateLimited, Unavailable, UpstreamFailed
 from serve_apps.common.gateway_client import Caller
 from serve_apps.common.secrets import InternalCredential
+from serve_apps.rag import retriever
 from serve_apps.rag.chunking import Chunk
 from serve_apps.rag.config import Pipeline
 from serve_apps.rag.conversation import Message
@@ -201,6 +202,18 @@ def test_without_keyword_search_the_vectors_are_left(retrieve: Retrieve, store: 
     store.keyword_failure = Unavailable("down")
     found = retrieve("is tea a hot drink", topK=1)
     assert (names(found), found.degraded) == (["tea"], ("keywords",))
+
+
+def test_feedback_brings_in_nothing_that_the_question_is_unlike(
+    retrieve: Retrieve, store: InMemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the first search has found it, or it lies beyond what that looked for."""
+    for name, text in {"like": "ship sail", "beyond": "sail sail", "less": "ship coal smoke iron rust rivet"}.items():
+        record = StoredDocument(name, 1, "h")
+        asyncio.run(store.replace(record, [Chunk(name, 0, text)], [embedding(text)]))
+    for depth in (2, SEARCH_DEPTH):
+        monkeypatch.setattr(retriever, "SEARCH_DEPTH", depth)
+        assert names(retrieve("ship", topK=2, minScore=0.5, keywords=False)) == ["like"]
 
 
 def test_without_feedback_the_first_search_stands(
