@@ -73,6 +73,9 @@ class Pipeline(Config):
     Unset: questions with images are refused, and figures are not kept."""
     max_figures: int = Field(2, ge=0, le=8)
     """Figures put before ``vision`` at most, from the pages of the sources. 0: none are kept of the documents."""
+    vision_timeout_s: float = Field(60, gt=0)
+    """Seconds in which ``vision`` must begin to answer from figures (or be done, where the answer is not streamed),
+    before ``llm`` answers from the text of the sources. Questions with images of their own have no other model."""
     embedder: Name
     """The model that embeds questions and chunks; changing it needs a new collection."""
     reranker: Name | None = None

@@ -1,5 +1,6 @@
 """The HTTP routes of the RAG app: documents in, answers out."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -14,7 +15,7 @@ from starlette.routing import Route
 from serve_apps.common import overflow, responses
 from serve_apps.common.api import Query, Search
 from serve_apps.common.disconnect import CancelOnDisconnect
-from serve_apps.common.errors import InvalidRequest, NotFound, TooLarge
+from serve_apps.common.errors import InvalidRequest, NotFound, TooLarge, UpstreamTimeout
 from serve_apps.common.gateway_client import Caller, caller_of
 from serve_apps.common.middleware import ASGIApp, Guard
 from serve_apps.common.protocol import DEGRADED_HEADER
@@ -188,7 +189,7 @@ class Routes:
         for way in ways[:-1]:
             answer, request = way()
             try:
-                return await respond(answer, request)
+                return await _in_time(pipeline, answer, respond(answer, request))
             except (*SURVIVABLE, InvalidRequest, TooLarge) as error:
                 told = {"pipeline": pipeline.name, "reason": error.message}
                 if answer.retrieval.has_figures:
@@ -219,6 +220,22 @@ class Routes:
             async with aclosing(self._gateway.stream_chat(completion, caller)) as payloads:
                 async for payload in payloads:
                     yield payload
+
+
+async def _in_time(pipeline: RunningPipeline, answer: Answer, response: Awaitable[Response]) -> Response:
+    """The response; from figures only within the time that ``vision`` has.
+
+    Raises:
+        UpstreamTimeout: it took longer.
+    """
+    if not answer.retrieval.has_figures:
+        return await response
+    limit_s = pipeline.settings.vision_timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            return await response
+    except TimeoutError as error:
+        raise UpstreamTimeout(f"vision took longer than {limit_s:g} s") from error
 
 
 def _ingested(documents: Sequence[Ingested]) -> Response:

@@ -56,7 +56,7 @@ class FakeGateway:
     window_chars: int | None = None
     """Characters of a prompt that models which chat take."""
     hanging: set[str] = field(default_factory=set)
-    """The paths that never answer."""
+    """The paths and the models that never answer."""
     ending: list[str] = field(default_factory=lambda: ["[DONE]"])
     """The payloads that end a stream; none: it just breaks off."""
     endless: bool = False
@@ -83,7 +83,7 @@ class FakeGateway:
             return JSONResponse({"error": {"message": "no credential", "code": None}}, 401)
         if path in self.down:
             return self.down[path]
-        if path in self.hanging:
+        if {path, body.get("model")} & self.hanging:
             await self._until_gone(request)
         if path == "/v1/embeddings":
             return JSONResponse({"data": self._embeddings(body)})

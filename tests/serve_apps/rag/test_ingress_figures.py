@@ -175,6 +175,18 @@ def test_without_the_model_that_sees_another_answers_from_the_text(
     assert server.observed.degradations == [("docs", "vision")] * 2
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_sees_and_never_answers_costs_its_time_and_no_more(
+    rag: Rag, gateway: FakeGateway, stream: bool
+) -> None:
+    server = rag(vision="eyes", visionTimeoutS=0.1)
+    send(server, PAPER)
+    gateway.hanging.add("eyes")
+    response = server.chat(QUESTION, stream=stream)
+    assert (response.status_code, response.headers["x-rag-degraded"]) == (200, "vision"), response.text
+    assert asked(gateway)[0] == "chat"
+
+
 def test_a_limit_that_is_reached_is_not_got_around(server: RagServer, gateway: FakeGateway) -> None:
     gateway.models_down["eyes"] = refusal(429, "too many requests")
     assert server.ask(QUESTION).status_code == 429
