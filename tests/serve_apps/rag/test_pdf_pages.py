@@ -57,9 +57,9 @@ def test_a_picture_shows_lines_text_and_images_in_their_colours() -> None:
     blue = picture(1, 1, b"\0\0\xff")
     shown = seen(Page("Words", (blue,), "1 0 0 rg 300 50 100 100 re f")).convert("RGB")
     scale = shown.width / 600
-    at = {name: shown.getpixel((x * scale, y * scale)) for name, x, y in (("image", 50, 150), ("lines", 350, 100))}
-    assert at == {"image": (0, 0, 255), "lines": (255, 0, 0)}
-    text = shown.crop(tuple(round(side * scale) for side in (20, 85, 60, 102)))
+    image, lines = (shown.getpixel((int(x * scale), int(y * scale))) for x, y in ((50, 150), (350, 100)))
+    assert (image, lines) == ((0, 0, 255), (255, 0, 0))
+    text = shown.crop((20 * scale, 85 * scale, 60 * scale, 102 * scale))
     assert text.convert("L").getextrema() == (0, 255)
 
 
