@@ -153,7 +153,7 @@ def _woven(rows: bytes, channels: int, opacity: bytes) -> bytes:
 
 
 def _png(header: tuple[int, int, int, int], palette: bytes, rows: bytes, stride: int) -> Image:
-    """Rows of ``stride`` bytes each, of which PNG says how each is packed: as it is."""
+    """A file of ``rows``, each ``stride`` bytes long."""
     lines = b"".join(b"\0" + rows[at : at + stride] for at in range(0, stride * header[1], stride))
     parts = {b"IHDR": struct.pack(">IIBBBBB", *header, 0, 0, 0), b"PLTE": palette, b"IDAT": zlib.compress(lines)}
     if not palette:

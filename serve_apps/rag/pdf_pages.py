@@ -35,7 +35,7 @@ class Pages:
 
     def __init__(self, document: PdfDocument) -> None:
         self._document = document
-        self._seen: set[tuple[int, ...]] = set()
+        self._seen: set[tuple[float, ...]] = set()
 
     def has_drawing(self, number: int) -> bool:
         """Whether a page draws something in lines that no page asked about before has at the same place, as a logo is.
@@ -94,11 +94,11 @@ def opened(content: bytes) -> Iterator[Pages | None]:
         document.close()
 
 
-def _paths(page: PdfPage) -> Iterator[tuple[int, ...]]:
+def _paths(page: PdfPage) -> Iterator[tuple[float, ...]]:
     """What is drawn in lines: how many, and where."""
     paths = page.get_objects(filter=[raw.FPDF_PAGEOBJ_PATH], max_depth=_MAX_DEPTH)
     for path, _ in zip(paths, range(MAX_PATHS), strict=False):
-        yield raw.FPDFPath_CountSegments(path), *(round(side) for side in path.get_bounds())
+        yield raw.FPDFPath_CountSegments(path), *path.get_bounds()
 
 
 def _encoded(width: int, height: int, rows: bytes) -> Image:
