@@ -63,8 +63,10 @@ def of_pdf(content: bytes) -> Iterator[Figure]:
     try:
         for figure in _figures(content, time.monotonic() + MAX_SECONDS):
             digest = hashlib.sha256(figure.content).digest()
-            if digest in seen or len(figure.content) > room:
+            if digest in seen:
                 continue
+            if len(figure.content) > room:
+                break
             seen.add(digest)
             yield figure
             room -= len(figure.content)
