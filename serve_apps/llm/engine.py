@@ -94,6 +94,7 @@ def llm_config(args: LLMArgs) -> dict[str, Any]:
         "placement_group_config": {"strategy": args.placement.strategy, "bundles": args.placement.bundles},
         "deployment_config": deployment_config(args),
         "server_cls": f"serve_apps.llm.server:{_server(args.parallelism)}",
+        "callback_config": {"callback_class": "serve_apps.llm.compat:NodePreparation"},
         # A token goes on when it is there; Ray would wait 50 ms for more. Where vLLM itself streams, nothing reads it.
         "experimental_configs": {"stream_batching_interval_ms": 0},
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from ray.llm._internal.common.utils.download_utils import download_model_files
 from ray.llm._internal.serve.core.ingress.builder import build_openai_app
 from ray.llm._internal.serve.core.server import llm_server
 from ray.llm._internal.serve.core.server.llm_server import LLMServer
@@ -32,8 +33,11 @@ from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys
 
 from serve_apps.llm import compat
+from serve_apps.llm.config import LLMArgs
+from serve_apps.llm.engine import llm_config
 from serve_apps.llm.peft import Base
 from serve_apps.llm.server import DataParallelVLLMServer, DecodeVLLMServer, VLLMServer
+from tests.serve_apps.llm.test_config import llm_args
 
 #: The paths whose prompts another replica may read.
 DIVIDED = {"/v1/chat/completions", "/v1/completions"}
@@ -143,6 +147,43 @@ def test_usage_is_gathered_only_where_it_is_wanted(
     server: Any = SimpleNamespace(engine=SimpleNamespace(start=start), _llm_config="config")
     asyncio.run(LLMServer._start_engine(server))
     assert gathered == reported
+
+
+def prepared(source: str, monkeypatch: pytest.MonkeyPatch, **engine: Any) -> bool:
+    """Whether Ray still has a process on each node prepare for a model from ``source``, as the engine asks."""
+    monkeypatch.setattr(vllm_models.VLLMEngineConfig, "get_or_create_pg", lambda _: None)
+    args = LLMArgs.model_validate(llm_args(source=source, engine=engine))
+    callback = LLMConfig(**llm_config(args)).get_or_create_callback()
+    assert callback is not None
+    asyncio.run(callback.run_callback("on_before_node_init"))
+    return callback.ctx.run_init_node
+
+
+def test_nodes_are_prepared_for_what_is_downloaded_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLM_SERVING_MODELS", str(tmp_path))
+    (tmp_path / "claim").mkdir()
+    (tmp_path / "claim" / "config.json").write_text("{}")
+    assert prepared("s3://bucket/chat", monkeypatch)
+    assert prepared("s3://bucket/chat", monkeypatch, load_format="runai_streamer")
+    assert not prepared("hf://org/chat", monkeypatch)
+    assert not prepared("pvc://claim", monkeypatch)
+    with pytest.raises(Exception, match=rf"{tmp_path}/claim/nowhere is not there"):
+        prepared("pvc://claim/nowhere", monkeypatch)
+
+
+def test_the_engine_asks_before_it_prepares_nodes() -> None:
+    start = inspect.getsource(VLLMEngine.start)
+    order = [start.index(part) for part in ('"on_before_node_init"', "ctx.run_init_node:", "initialize_node(")]
+    assert order == sorted(order)
+
+
+def test_of_what_is_not_downloaded_that_process_would_only_tell_the_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert download_model_files("org/chat", None) == "org/chat"
 
 
 def test_ray_keeps_vllms_state_where_we_look_for_it() -> None:
