@@ -156,7 +156,7 @@ def prepared(source: str, monkeypatch: pytest.MonkeyPatch, **engine: Any) -> boo
     callback = LLMConfig(**llm_config(args)).get_or_create_callback()
     assert callback is not None
     asyncio.run(callback.run_callback("on_before_node_init"))
-    return callback.ctx.run_init_node
+    return bool(callback.ctx.run_init_node)
 
 
 def test_nodes_are_prepared_for_what_is_downloaded_and_nothing_else(
