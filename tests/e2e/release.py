@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import yaml
 
 from tests.e2e.waiting import until
@@ -271,6 +272,18 @@ class Release:
                     yield client
             finally:
                 forward.terminate()
+
+    @contextmanager
+    def client(self, max_retries: int = 0) -> Iterator[openai.OpenAI]:
+        """The unmodified SDK, by the same way."""
+        with self.forwarded() as http, sdk(http, max_retries) as client:
+            yield client
+
+
+def sdk(http: httpx.Client, max_retries: int = 0) -> openai.OpenAI:
+    """The unmodified SDK, for the address and the key of ``http``."""
+    key = http.headers["authorization"].removeprefix("Bearer ")
+    return openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=key, max_retries=max_retries)
 
 
 def is_ready(pod: dict[str, Any]) -> bool:

@@ -17,10 +17,7 @@ ADAPTERS = ("sql", "support")
 def client(release: Release) -> Iterator[openai.OpenAI]:
     release.also(ANOTHER_MODEL).upgrade(*ANOTHER_LIMIT)
     release.wait_until_running()
-    with (
-        release.forwarded() as http,
-        openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=release.key(), max_retries=0) as client,
-    ):
+    with release.client() as client:
         yield client
 
 

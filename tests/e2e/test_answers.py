@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from tests.e2e.documents import SOURCE, cited, upload
-from tests.e2e.release import Release
+from tests.e2e.release import Release, sdk
 
 PARIS = "What is the capital of France?"
 
@@ -20,8 +20,7 @@ def http(release: Release) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def client(http: httpx.Client) -> Iterator[openai.OpenAI]:
-    key = http.headers["authorization"].removeprefix("Bearer ")
-    with openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=key, max_retries=0) as client:
+    with sdk(http) as client:
         yield client
 
 
@@ -40,6 +39,7 @@ def test_a_chat_is_streamed(client: openai.OpenAI) -> None:
         client.chat.completions.create(
             model="chat",
             temperature=0,
+            max_tokens=64,
             stream=True,
             stream_options={"include_usage": True},
             messages=[{"role": "user", "content": PARIS}],

@@ -23,10 +23,7 @@ def test_documents_outlive_the_pod_that_took_them_in(release: Release) -> None:
         RECOVERY_TIMEOUT_S,
     )
     release.wait_until_running(RECOVERY_TIMEOUT_S)
-    with (
-        release.forwarded() as client,
-        openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=release.key(), max_retries=0) as sdk,
-    ):
+    with release.client() as sdk:
 
         def found() -> list[str]:
             try:

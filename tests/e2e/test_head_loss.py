@@ -1,9 +1,8 @@
 """The head is lost under load and with a batch under way; Redis and the batch's folder hold what is known."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import openai
+from openai import DEFAULT_MAX_RETRIES
 
 from tests.e2e.load import load
 from tests.e2e.release import Release, is_ready
@@ -16,15 +15,6 @@ LINES, TOKENS = 200, 8
 RECOVERY_TIMEOUT_S = 600
 
 
-@contextmanager
-def client_of(release: Release) -> Iterator[openai.OpenAI]:
-    with (
-        release.forwarded() as http,
-        openai.OpenAI(base_url=f"{http.base_url}/v1", api_key=release.key()) as client,
-    ):
-        yield client
-
-
 def test_a_lost_head_fails_no_request_and_no_line(
     release: Release, record_property: Callable[[str, object], None]
 ) -> None:
@@ -32,7 +22,7 @@ def test_a_lost_head_fails_no_request_and_no_line(
     before = release.running()
     head = release.pod("head")
     with load(release, {"chat": "generate", "embedder": "embed"}) as running:
-        with client_of(release) as client:
+        with release.client(DEFAULT_MAX_RETRIES) as client:
             batch = begin(client, LINES, TOKENS)
             until(
                 "lines are answered",
@@ -48,7 +38,7 @@ def test_a_lost_head_fails_no_request_and_no_line(
             RECOVERY_TIMEOUT_S,
         )
         release.wait_until_running(RECOVERY_TIMEOUT_S)
-    with client_of(release) as client:
+    with release.client(DEFAULT_MAX_RETRIES) as client:
         ended = finish(client, batch, LINES)
     record_property("measured", running.report)
     record_property("measured", f"{LINES} lines in {(ended.completed_at or 0) - ended.created_at} s")

@@ -1,9 +1,7 @@
 """The Milvus of the release: a pipeline keeps its documents there, over Milvus' protocol and with the password made."""
 
-import openai
-
 from tests.e2e.documents import QUESTION, SOURCE, cited, post
-from tests.e2e.release import CHANGE_TIMEOUT_S, Release
+from tests.e2e.release import CHANGE_TIMEOUT_S, Release, sdk
 from tests.e2e.test_in_place import ANOTHER_LIMIT, ANOTHER_MODEL
 from tests.e2e.waiting import until
 
@@ -34,18 +32,15 @@ def test_a_pipeline_keeps_its_documents_on_the_milvus_of_the_release(release: Re
     before = release.running()
     release.also(ANOTHER_MODEL).upgrade(*WITH_MILVUS)
     started(release)
-    with (
-        release.forwarded() as client,
-        openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=release.key(), max_retries=0) as sdk,
-    ):
+    with release.forwarded() as http, sdk(http) as client:
         # The pods that were there before the Secret see it within a minute or so.
         until(
             "documents are taken in",
-            lambda: post(client, PIPELINE).status_code,
+            lambda: post(http, PIPELINE).status_code,
             lambda status: status == 200,
             CHANGE_TIMEOUT_S,
         )
-        assert SOURCE in cited(sdk, PIPELINE)
+        assert SOURCE in cited(client, PIPELINE)
     assert release.running() == before
 
 
