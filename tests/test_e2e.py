@@ -9,9 +9,9 @@ from serve_apps.batch.config import ARGS_VARIABLE
 from tests.chart.render import VALUES, ray_container, render_chart, serve_config, the
 from tests.e2e import load, waiting
 from tests.e2e.conftest import HERE
+from tests.e2e.night import CLAIM, NIGHT
 from tests.e2e.summary import Step, table
 from tests.e2e.test_adapters import ADAPTERS
-from tests.e2e.test_batches import CLAIM, NIGHT
 from tests.e2e.test_in_place import ANOTHER_MODEL
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.e2e import evidence
+from tests.e2e import night as night_job
 from tests.e2e.preparation import NAMESPACE, SECOND_NAMESPACE, prepare, remove
-from tests.e2e.release import Install, Release
+from tests.e2e.release import Install, Release, Running
 from tests.e2e.summary import Step, table
 from tools.cluster.errors import ClusterError
 from tools.cluster.target import Target, target
@@ -26,6 +27,7 @@ ORDER = (
     "test_answers",
     "test_batches",
     "test_monitoring",
+    "test_night",
     "test_head_loss",
     "test_evictions",
     "test_in_place",
@@ -39,7 +41,7 @@ ORDER = (
     "test_cluster",
 )
 #: What modules begin for later ones: their own time is mostly waiting.
-AHEAD = {"test_uninstall": "rolling_begun"}
+AHEAD = {"test_answers": "night", "test_uninstall": "rolling_begun"}
 _STEPS = pytest.StashKey[list[Step]]()
 _TARGET = pytest.StashKey[Target]()
 
@@ -126,6 +128,12 @@ def release(request: pytest.FixtureRequest, cluster: Target) -> Release:
     if begun := begin(request, main):
         main.finish_install(begun)
     return main
+
+
+@pytest.fixture(scope="session")
+def night(release: Release) -> Running:
+    """The main release as it was before a job of its own was begun, which may still go on."""
+    return night_job.begin(release)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ import pytest
 
 from tests.e2e.documents import SOURCE, cited, upload
 from tests.e2e.evidence import FOLDER
-from tests.e2e.release import CHANGE_TIMEOUT_S, Release
+from tests.e2e.night import NIGHT
+from tests.e2e.release import CHANGE_TIMEOUT_S, Release, sdk
 from tests.e2e.test_batches import jsonl, lines
 from tests.e2e.waiting import until
 from tools.cluster.control_plane import CONTROL
@@ -60,6 +61,7 @@ PATIENCE_S = 900
 DRAWN_S = 300
 
 
+@pytest.mark.usefixtures("night")
 def test_every_panel_and_every_alert_has_series(
     release: Release, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -75,7 +77,7 @@ def test_every_panel_and_every_alert_has_series(
         if one["kind"] in KINDS
         for config in scrape_configs(one, release.namespace, release.target.kubeconfig)
     ]
-    release.upgrade(*ROUTES)
+    release.upgrade(*NIGHT, *ROUTES)
     try:
         with prometheus(tmp_path, configs, expressions.groups(objects)) as server, release.forwarded() as client:
             until("the routes are there", lambda: models(client), lambda found: "assistant" in found, CHANGE_TIMEOUT_S)
@@ -93,7 +95,7 @@ def test_every_panel_and_every_alert_has_series(
             for file in draw(server, expressions.dashboards(objects), FOLDER, DRAWN_S):
                 logger.info("drawn: %s", file)
     finally:  # the steps after this one know nothing of these
-        release.upgrade()
+        release.upgrade(*NIGHT)
         release.kubectl("delete", "service,endpointslice", OPERATOR)
 
 
@@ -122,18 +124,17 @@ def models(client: httpx.Client) -> list[str]:
     return [one["id"] for one in client.get("/v1/models").json()["data"]]
 
 
-def ask(client: httpx.Client) -> None:
+def ask(http: httpx.Client) -> None:
     """A round of requests: all that the panels of a healthy release are about, and some that fail."""
-    key = client.headers["authorization"].removeprefix("Bearer ")
-    with openai.OpenAI(base_url=f"{client.base_url}/v1", api_key=key, max_retries=0) as sdk:
-        sdk.embeddings.create(model="embedder", input="a cat on a mat")
-        assert SOURCE in cited(sdk)
-        file = sdk.files.create(file=("requests.jsonl", BATCH), purpose="batch")
-        sdk.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
-        sdk.chat.completions.create(model="helper", messages=[{"role": "user", "content": "What is 17 plus 25?"}])
+    with sdk(http) as client:
+        client.embeddings.create(model="embedder", input="a cat on a mat")
+        assert SOURCE in cited(client)
+        file = client.files.create(file=("requests.jsonl", BATCH), purpose="batch")
+        client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+        client.chat.completions.create(model="helper", messages=[{"role": "user", "content": "What is 17 plus 25?"}])
         for model in ("chat", "assistant", "assistant", "gone", "nobody"):
             with contextlib.suppress(openai.APIStatusError):  # gone and nobody fail
-                for _ in sdk.chat.completions.create(
+                for _ in client.chat.completions.create(
                     model=model, stream=True, max_tokens=8, messages=[{"role": "user", "content": "Count to ten."}]
                 ):
                     pass
