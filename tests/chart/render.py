@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import pickle
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,17 +74,18 @@ def render_chart(
         AssertionError: An object does not fit its Kubernetes schema.
     """
     asked = json.dumps(values or {}), tuple(files), tuple(settings), release, namespace, kubernetes
-    return _objects(_rendered(*asked))
+    objects: list[dict[str, Any]] = pickle.loads(_rendered(*asked))
+    return objects
 
 
 @functools.cache
 def _rendered(
     values: str, files: tuple[Path, ...], settings: tuple[str, ...], release: str, namespace: str, kubernetes: str
-) -> str:
-    """What helm prints, once its objects have been found valid."""
-    printed = _printed(json.loads(values), files, settings, release, namespace, kubernetes)["manifest"]
-    validate_objects(_objects(printed))
-    return printed
+) -> bytes:
+    """The objects that helm prints, once they have been found valid; pickled, since YAML is read slowly."""
+    objects = _objects(_printed(json.loads(values), files, settings, release, namespace, kubernetes)["manifest"])
+    validate_objects(objects)
+    return pickle.dumps(objects)
 
 
 def _printed(
