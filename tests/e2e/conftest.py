@@ -11,7 +11,7 @@ import pytest
 from tests.e2e import evidence
 from tests.e2e import night as night_job
 from tests.e2e.preparation import NAMESPACE, SECOND_NAMESPACE, prepare, remove
-from tests.e2e.release import Install, Release, Running
+from tests.e2e.release import Begun, Release, Running
 from tests.e2e.summary import Step, table
 from tools.cluster.errors import ClusterError
 from tools.cluster.target import Target, target
@@ -137,7 +137,7 @@ def night(release: Release) -> Running:
 
 
 @pytest.fixture(scope="session")
-def rolling_begun(request: pytest.FixtureRequest, cluster: Target) -> Iterator[tuple[Release, Install | None]]:
+def rolling_begun(request: pytest.FixtureRequest, cluster: Target) -> Iterator[tuple[Release, Begun | None]]:
     """A release so small that two of its RayClusters fit side by side, and its install, which may still go on."""
     files = [VALUES / "environments" / "ci.yaml", HERE / "rolling.yaml"]
     small = Release(cluster, SECOND_NAMESPACE, "rolling-llm-serving", files, needed(cluster, "cpu"))
@@ -148,12 +148,21 @@ def rolling_begun(request: pytest.FixtureRequest, cluster: Target) -> Iterator[t
 
 
 @pytest.fixture(scope="session")
-def rolling(rolling_begun: tuple[Release, Install | None]) -> Release:
+def rolling(rolling_begun: tuple[Release, Begun | None]) -> Release:
     """That release, installed."""
     small, begun = rolling_begun
     if begun:
         small.finish_install(begun)
     return small
+
+
+@pytest.fixture(scope="session")
+def rolling_ends(rolling: Release) -> Iterator[list[Begun]]:
+    """For its uninstall, which is waited for at the end of all: its pods wait for a head that has gone."""
+    begun: list[Begun] = []
+    yield begun
+    for one in begun:
+        rolling.finish(one)
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +179,7 @@ def needed(cluster: Target, group: str) -> tuple[str, ...]:
     return () if cluster.kind == "ours" else (f"workerGroups.{group}.nodeSelector=null",)
 
 
-def begin(request: pytest.FixtureRequest, release: Release) -> Install | None:
+def begin(request: pytest.FixtureRequest, release: Release) -> Begun | None:
     """Begin to install the release; nothing if it is there and may be kept."""
     if request.config.getoption("--keep") and release.installed():
         return None

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Helm's own timeout for an install, and ours for what follows it, in seconds.
 INSTALL_TIMEOUT_S = 900
+#: For as long Helm itself waits.
+WAIT = ("--wait", f"--timeout={INSTALL_TIMEOUT_S}s")
 #: A change of the Serve config to be in force; engines that start meanwhile take a minute or two.
 CHANGE_TIMEOUT_S = 600
 #: Serve's states of a replica that serves.
@@ -42,8 +44,8 @@ SERVE_API = ("--container=ray", "--", "python", "-c", SERVE_PROGRAM)
 CLIENT_TIMEOUT_S = CHANGE_TIMEOUT_S
 
 
-#: A ``helm install`` that runs.
-Install = subprocess.Popen[str]
+#: A helm that goes on by itself.
+Begun = subprocess.Popen[str]
 
 
 @dataclass(frozen=True)
@@ -96,20 +98,34 @@ class Release:
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def begin_install(self) -> Install:
-        """``helm install --wait``, which goes on by itself."""
-        timeout = f"--timeout={INSTALL_TIMEOUT_S}s"
-        command = self._helm("install", self.name, str(CHART), *self._values(), "--wait", timeout)
+    def begin_install(self) -> Begun:
+        """``helm install --wait``."""
+        return self._begin("install", self.name, str(CHART), *self._values(), *WAIT)
+
+    def finish_install(self, begun: Begun) -> None:
+        """The end of ``begun``, then the wait that NOTES tell of."""
+        self.finish(begun)
+        self.wait_until_ready()
+
+    def begin_uninstall(self) -> Begun:
+        """``helm uninstall --wait``."""
+        return self._begin("uninstall", self.name, *WAIT)
+
+    def finish(self, begun: Begun) -> None:
+        """The end of ``begun``, and that all went well."""
+        printed, _ = begun.communicate(timeout=INSTALL_TIMEOUT_S + 60)
+        assert begun.returncode == 0, f"{begun.args!r}\n{printed}"
+
+    def _begin(self, *arguments: str) -> Begun:
         environment = self.target.environment()
         return subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self._helm(*arguments),
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-
-    def finish_install(self, begun: Install) -> None:
-        """The end of ``begun``, then the wait that NOTES tell of."""
-        printed, _ = begun.communicate(timeout=INSTALL_TIMEOUT_S + 60)
-        assert begun.returncode == 0, f"helm install {self.name}\n{printed}"
-        self.wait_until_ready()
 
     def upgrade(self, *settings: str, chart: Path = CHART) -> str:
         """A plain ``helm upgrade`` with ``settings`` over the release's values; what Helm printed."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from tests.e2e.load import load
-from tests.e2e.release import Release
+from tests.e2e.release import Begun, Release
 from tests.e2e.waiting import until
 
 #: Both clusters share two cores: Ray, an engine and HAProxy start while the old ones answer.
@@ -12,7 +12,9 @@ ROLL_TIMEOUT_S = 1200
 REGISTRY = "docker.io"
 
 
-def test_an_image_rolls_a_new_cluster(rolling: Release, record_property: Callable[[str, object], None]) -> None:
+def test_an_image_rolls_a_new_cluster(
+    rolling: Release, rolling_ends: list[Begun], record_property: Callable[[str, object], None]
+) -> None:
     """A new image: a second RayCluster starts, takes over and the first one goes, and no request fails."""
     before = rolling.active_cluster()
     with load(rolling, {"embedder": "embed"}) as running:
@@ -34,4 +36,4 @@ def test_an_image_rolls_a_new_cluster(rolling: Release, record_property: Callabl
     images = [pod["spec"]["containers"][0]["image"] for pod in rolling.pods()]
     assert images
     assert all(image.startswith(f"{REGISTRY}/") for image in images)
-    rolling.helm("uninstall", rolling.name, "--wait", f"--timeout={ROLL_TIMEOUT_S}s", timeout_s=ROLL_TIMEOUT_S + 60)
+    rolling_ends.append(rolling.begin_uninstall())
