@@ -14,7 +14,7 @@ BROKEN = (
     "models.broken.source=pvc://demo-models/nowhere",
     "models.broken.accelerator.type=cpu",
 )
-#: Serve tries a replica three times before it gives up; each try loads the engine.
+#: Serve tries a replica three times before it gives up; each try imports vLLM.
 FAILED_TIMEOUT_S = 900
 
 
