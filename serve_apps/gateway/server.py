@@ -127,6 +127,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self.refuse(InvalidRequest("Invalid HTTP request received.", code="invalid_http"))
             return
+        if self._arriving is not None and self._arriving.unread_bytes > _MAX_UNREAD_BYTES:
+            self.pause_reading()
         if self._overhead_bytes > MAX_OVERHEAD_BYTES and not self.transport.is_closing():
             self.refuse(HeadersTooLarge("The headers are larger than we take.", code="headers_too_large"))
         elif not (self._in_head or self._answered is None):
@@ -308,8 +310,9 @@ class Client:
 
     __slots__ = (
         *("begun", "chunked", "complete", "drained", "gone", "keeps", "loop", "scope", "task"),
+        *("unread_bytes", "whole"),
         *("_connection", "_ends_with_connection", "_head", "_left_bytes", "_pieces", "_read", "_told_to_go_on"),
-        *("_unread_bytes", "_waiter", "_whole", "_write"),
+        *("_waiter", "_write"),
     )
 
     def __init__(self, connection: Connection, scope: Scope, keeps: bool) -> None:
@@ -329,8 +332,11 @@ class Client:
         self._told_to_go_on = False
         self._left_bytes = 0
         self._pieces: list[bytes] = []
-        self._unread_bytes = 0
-        self._whole = self._read = False
+        self.unread_bytes = 0
+        """What has come of the body and was not taken."""
+        self.whole = False
+        """Whether all of the request's body has come."""
+        self._read = False
         self._waiter: asyncio.Future[None] | None = None
 
     # ASGI
@@ -353,7 +359,7 @@ class Client:
 
     async def receive(self) -> Message:
         """What is here of the body, or that the client has left."""
-        while not (self._pieces or (self._whole and not self._read) or self.gone or self.complete):
+        while not (self._pieces or (self.whole and not self._read) or self.gone or self.complete):
             self._tell_to_go_on()
             self._connection.resume_reading()
             self._waiter = self.loop.create_future()
@@ -363,10 +369,10 @@ class Client:
                 self._waiter = None
         if self.gone or self.complete:
             return {"type": "http.disconnect"}
-        pieces, self._pieces, self._unread_bytes = self._pieces, [], 0
-        self._read = self._whole
+        pieces, self._pieces, self.unread_bytes = self._pieces, [], 0
+        self._read = self.whole
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return {"type": "http.request", "body": body, "more_body": not self._whole}
+        return {"type": "http.request", "body": body, "more_body": not self.whole}
 
     async def send(self, message: Message) -> None:
         """The response's head, then the pieces of its body."""
@@ -383,7 +389,7 @@ class Client:
 
     def _tell_to_go_on(self) -> None:
         """For a client that waits to be told before it sends its body."""
-        if self._told_to_go_on or self._whole or self.begun or self._connection.transport.is_closing():
+        if self._told_to_go_on or self.whole or self.begun or self._connection.transport.is_closing():
             return
         self._told_to_go_on = True
         if any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"]):
@@ -451,14 +457,12 @@ class Client:
         if self.complete:
             return
         self._pieces.append(body)
-        self._unread_bytes += len(body)
-        if self._unread_bytes > _MAX_UNREAD_BYTES:
-            self._connection.pause_reading()
+        self.unread_bytes += len(body)
         self._wake()
 
     def end_of_body(self) -> None:
         """All of the body has come."""
-        self._whole = True
+        self.whole = True
         self._wake()
 
     def left(self) -> None:

@@ -140,6 +140,27 @@ def test_a_client_that_leaves_cancels_its_request() -> None:
         assert cancelled.wait(PATIENCE_S)
 
 
+def test_a_client_that_leaves_after_a_large_body_cancels_its_request() -> None:
+    """A connection that is not read any further does not show that the other side has closed it."""
+    read, cancelled = threading.Event(), threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        compat.connection(scope)
+        while (await receive())["more_body"]:
+            pass
+        read.set()
+        try:
+            await asyncio.sleep(PATIENCE_S)
+        except asyncio.CancelledError:
+            cancelled.set()
+
+    with client_of(app) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n" + bytes(100_000))
+        assert read.wait(PATIENCE_S)
+        client.close()
+        assert cancelled.wait(PATIENCE_S)
+
+
 def test_a_client_that_leaves_after_its_response_cancels_nothing() -> None:
     left, finished = threading.Event(), threading.Event()
 
