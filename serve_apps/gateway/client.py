@@ -61,8 +61,18 @@ class Intake:
         return message
 
 
-async def read_body(receive: Receive, headers: RawHeaders, *, max_bytes: int, timeout_s: float, held: Held) -> bytes:
+async def read_body(
+    receive: Receive, headers: RawHeaders, *, max_bytes: int, timeout_s: float, held: Held, here: bool = False
+) -> bytes:
     """The whole request body, of which never more than ``max_bytes`` is in memory.
+
+    Args:
+        receive: gives the body.
+        headers: the request's.
+        max_bytes: the most that is taken in.
+        timeout_s: how long it may take to come, in seconds.
+        held: holds what has come.
+        here: whether all of it is known to have come. Then nothing is waited for, and no timer set.
 
     Raises:
         TooLarge: it is, or says it is, larger than ``max_bytes``.
@@ -76,28 +86,51 @@ async def read_body(receive: Receive, headers: RawHeaders, *, max_bytes: int, ti
         raise _too_large(max_bytes)
     if (find(headers, b"content-encoding") or b"identity").lower() != b"identity":
         raise UnsupportedMediaType("Send the body uncompressed.", code="unsupported_content_encoding")
-    parts: list[bytes] = []
-    size = 0
+    body = _Body(max_bytes, held)
+    if here:
+        while body.take(await receive()):
+            pass
+    else:
+        await _read_in_time(receive, body, timeout_s)
+    return body.whole()
+
+
+class _Body:
+    """What has come of a body, within its bounds."""
+
+    def __init__(self, max_bytes: int, held: Held) -> None:
+        self.size = 0
+        self._parts: list[bytes] = []
+        self._max_bytes = max_bytes
+        self._held = held
+
+    def take(self, message: Message) -> bool:
+        """Take in one more part; whether others follow."""
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        part = message.get("body", b"")
+        self.size += len(part)
+        if self.size > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        self._held.grow(len(part))
+        self._parts.append(part)
+        return bool(message.get("more_body", False))
+
+    def whole(self) -> bytes:
+        parts = self._parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _read_in_time(receive: Receive, body: _Body, timeout_s: float) -> None:
     now = asyncio.get_running_loop().time
     began_s = now()
     try:
         async with asyncio.timeout_at(began_s + min(timeout_s, GRACE_S)) as deadline:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Disconnected
-                part = message.get("body", b"")
-                size += len(part)
-                if size > max_bytes:
-                    raise _too_large(max_bytes)
-                held.grow(len(part))
-                parts.append(part)
-                if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-                deadline.reschedule(began_s + min(timeout_s, GRACE_S + size / MIN_BYTES_PER_S))
+            while body.take(await receive()):
+                deadline.reschedule(began_s + min(timeout_s, GRACE_S + body.size / MIN_BYTES_PER_S))
     except TimeoutError:
         raise RequestTimeout(
-            f"{size} bytes of the request body were here after {now() - began_s:.3g} s; send it faster.",
+            f"{body.size} bytes of the request body were here after {now() - began_s:.3g} s; send it faster.",
             code="request_timeout",
         ) from None
 

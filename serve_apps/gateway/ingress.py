@@ -438,7 +438,12 @@ class Ingress:
 
     async def _body(self, call: _Call, held: Held, limit: int) -> bytes:
         return await client.read_body(
-            call.receive, call.headers, max_bytes=limit, timeout_s=self._args.body_timeout_s, held=held
+            call.receive,
+            call.headers,
+            max_bytes=limit,
+            timeout_s=self._args.body_timeout_s,
+            held=held,
+            here=compat.body_has_come(call.scope),
         )
 
     def _replica_of(self, candidate: Candidate, wish: Wish) -> Target | None:

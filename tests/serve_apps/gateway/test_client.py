@@ -49,11 +49,17 @@ def body_of(
     max_bytes: int = 4,
     timeout_s: float = 30,
     memory: Memory | None = None,
+    here: bool = False,
 ) -> bytes:
     async def read() -> bytes:
         with (memory or Memory(10**9)).hold() as held:
             return await read_body(
-                receiving(messages, every_s), headers or [], max_bytes=max_bytes, timeout_s=timeout_s, held=held
+                receiving(messages, every_s),
+                headers or [],
+                max_bytes=max_bytes,
+                timeout_s=timeout_s,
+                held=held,
+                here=here,
             )
 
     return run(read())
@@ -85,6 +91,16 @@ def test_any_other_header_may_come_twice() -> None:
 
 def test_a_body_in_parts_is_put_together() -> None:
     assert body_of([part(b"ab", more=True), part(b"", more=True), part(b"cd")]) == b"abcd"
+
+
+def test_no_timer_is_set_for_a_body_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(asyncio, "timeout_at")
+    assert body_of([part(b"a", more=True), part(b"b")], here=True) == b"ab"
+
+
+def test_a_body_over_the_limit_is_refused_though_it_is_here() -> None:
+    with pytest.raises(TooLarge):
+        body_of([part(b"abc", more=True), part(b"de")], here=True)
 
 
 def test_a_body_over_the_limit_is_refused_as_soon_as_it_is() -> None:

@@ -1,10 +1,11 @@
 """The private names of Ray Serve and uvicorn that compat.py uses, each as it is used there."""
 
 import asyncio
+import contextlib
 import inspect
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from ray.serve._private.replica import ReplicaMetricsManager
 from ray.serve.schema import Target as ServeTarget
 from ray.serve.schema import TargetGroup
 
-from serve_apps.common.middleware import Receive, Scope, Send
+from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
 from serve_apps.gateway import compat, server
 from serve_apps.gateway.replicas import Target, Targets
 from tests.serve_apps.gateway.servers import PATIENCE_S, begin, client_of, empty, read_until, request
@@ -180,6 +181,34 @@ def test_a_connection_of_another_event_loop_is_not_shown() -> None:
     assert shown[1] is not None
 
 
+def test_a_body_is_known_to_have_come_when_all_of_it_has() -> None:
+    known: list[bool] = []
+    asked = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        known.append(compat.body_has_come(scope))
+        asked.set()
+        while (await receive())["more_body"]:
+            pass
+        known.append(compat.body_has_come(scope))
+        await begin(send, (b"content-length", b"0"))
+        await send({"type": "http.response.body"})
+
+    with client_of(app) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n1")
+        assert asked.wait(PATIENCE_S)
+        client.sendall(b"2")
+        read_until(client, b"\r\n\r\n")
+    assert known == [False, True]
+
+
+def test_of_another_servers_request_that_is_not_known() -> None:
+    async def asked() -> bool:
+        return compat.body_has_come({"type": "http"})
+
+    assert not asyncio.run(asked())
+
+
 def test_another_servers_request_shows_no_connection() -> None:
     assert compat.connection({"type": "http"}) is None
 
@@ -187,23 +216,34 @@ def test_another_servers_request_shows_no_connection() -> None:
 # Past Serve's proxy
 
 
+async def nothing(*_: Any) -> Any:
+    """A client that says nothing and takes everything."""
+
+
 class Replica:
     """As much of Serve's replica as counting needs."""
 
     def __init__(self) -> None:
         self.ongoing = 0
+        self.steps: list[str] = []
         self.recorded: list[dict[str, Any]] = []
-        self._metrics_manager = self
+        self._metrics_manager = self._semaphore = self
 
-    @asynccontextmanager
-    async def _start_request(self, metadata: RequestMetadata) -> AsyncIterator[None]:
+    async def acquire(self) -> None:
+        self.steps.append("acquired")
+
+    def release(self) -> None:
+        self.steps.append("released")
+
+    def inc_num_ongoing_requests(self, metadata: RequestMetadata) -> None:
         assert metadata.is_direct_ingress
-        assert not metadata._reserved_slot_token
         self.ongoing += 1
-        try:
-            yield
-        finally:
-            self.ongoing -= 1
+        self.steps.append("begun")
+
+    def dec_num_ongoing_requests(self, metadata: RequestMetadata) -> None:
+        assert metadata.is_direct_ingress
+        self.ongoing -= 1
+        self.steps.append("ended")
 
     def record_request_metrics(self, **recorded: Any) -> None:
         self.recorded.append(recorded)
@@ -227,18 +267,36 @@ def test_serve_counts_a_request_while_it_runs() -> None:
     assert (recorded["is_error"], recorded["exception_type"]) == (False, None)
 
 
+@pytest.mark.parametrize("failure", [None, ValueError(), asyncio.CancelledError()])
+def test_a_request_takes_the_steps_that_serve_takes(failure: BaseException | None) -> None:
+    ours, serves = Replica(), Replica()
+
+    def app_of(replica: Replica) -> ASGIApp:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            replica.steps.append("answered")
+            if failure is not None:
+                raise failure
+
+        return app
+
+    async def play() -> None:
+        with contextlib.suppress(ValueError, asyncio.CancelledError):
+            await compat.Counted(app_of(ours), ours)({"type": "http", "path": "/"}, nothing, nothing)
+        with contextlib.suppress(ValueError, asyncio.CancelledError):
+            async with ServeReplica._start_request(serves, compat._STRAIGHT):
+                await app_of(serves)({}, nothing, nothing)
+
+    asyncio.run(play())
+    assert ours.steps == serves.steps == ["acquired", "begun", "answered", "ended", "released"]
+
+
 def test_a_request_whose_client_left_is_counted_as_serve_counts_it() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise asyncio.CancelledError
 
-    async def receive() -> dict[str, Any]:
-        return {}
-
-    async def send(_: Any) -> None: ...
-
     replica = Replica()
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(compat.Counted(app, replica)({"type": "http", "path": "/"}, receive, send))
+        asyncio.run(compat.Counted(app, replica)({"type": "http", "path": "/"}, nothing, nothing))
     (recorded,) = replica.recorded
     assert (recorded["is_error"], recorded["exception_type"]) == (True, "CancelledError")
 
@@ -275,10 +333,11 @@ def test_who_has_connected_when_a_replica_ends_is_answered(new_loop: Callable[[]
 
 
 def test_serves_replica_has_what_counting_needs() -> None:
-    assert list(inspect.signature(ServeReplica._start_request).parameters) == ["self", "request_metadata"]
+    for changes in (ReplicaMetricsManager.inc_num_ongoing_requests, ReplicaMetricsManager.dec_num_ongoing_requests):
+        assert list(inspect.signature(changes).parameters) == ["self", "request_metadata"]
     recorded = inspect.signature(ReplicaMetricsManager.record_request_metrics).parameters
     assert set(recorded) == {"self", "route", "latency_ms", "is_error", "exception_type"}
     assert inspect.iscoroutinefunction(ServeReplica._dataplane_health_check)
     source = inspect.getsource(ServeReplica)
-    for name in ("_healthy", "_shutting_down", "_http_options", "_direct_ingress_http_server"):
+    for name in ("_healthy", "_shutting_down", "_http_options", "_direct_ingress_http_server", "_semaphore"):
         assert f"self.{name}" in source
