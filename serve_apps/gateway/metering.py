@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -23,7 +23,7 @@ from serve_apps.gateway import tenants
 from serve_apps.gateway.config import RoutingTable, Tenant
 from serve_apps.gateway.exchange import Exchange
 from serve_apps.gateway.store import Store, StoreDown, tenant_key
-from serve_apps.gateway.telemetry import Telemetry
+from serve_apps.gateway.telemetry import Series, Telemetry, series
 
 #: One line for each request that used a model; never what was said.
 audit = logging.getLogger("serve_apps.gateway.audit")
@@ -135,13 +135,8 @@ class Meter:
         exchange.cost = cost(upstream.price if upstream else None, exchange.prompt_tokens, exchange.completion_tokens)
         answered = 0 < exchange.status < 400
         counts = self._unsent.setdefault((exchange.tenant, month(self._clock())), {})
-        for field, amount in (
-            (f"{exchange.model} requests", int(answered)),
-            (f"{exchange.model} prompt", exchange.prompt_tokens),
-            (f"{exchange.model} completion", exchange.completion_tokens),
-            (f"{exchange.model} cost", exchange.cost),
-            ("cost", exchange.cost),
-        ):
+        amounts = int(answered), exchange.prompt_tokens, exchange.completion_tokens, exchange.cost, exchange.cost
+        for field, amount in zip(_fields(exchange.model), amounts, strict=True):
             if amount:
                 counts[field] = counts.get(field, 0) + amount
         self._count(exchange, table)
@@ -238,11 +233,11 @@ class Meter:
         return totals
 
     def _count(self, exchange: Exchange, table: RoutingTable) -> None:
-        tenant, count = tenants.label(table, exchange.tenant), self._telemetry.count
-        series = {"tenant": tenant, "model": exchange.model, "version": exchange.version}
-        count(metrics.GATEWAY_TOKENS, exchange.prompt_tokens, **series, kind="prompt")
-        count(metrics.GATEWAY_TOKENS, exchange.completion_tokens, **series, kind="completion")
-        count(metrics.GATEWAY_COST, exchange.cost, tenant=tenant, model=exchange.model)
+        tenant = tenants.label(table, exchange.tenant)
+        prompt, completion, money = _series(tenant, exchange.model, exchange.version)
+        self._telemetry.add(prompt, exchange.prompt_tokens)
+        self._telemetry.add(completion, exchange.completion_tokens)
+        self._telemetry.add(money, exchange.cost)
         own = table.tenants.get(exchange.tenant)
         if own is not None and own.monthly_budget is not None:
             self._budgets[exchange.tenant] = own.monthly_budget
@@ -250,6 +245,19 @@ class Meter:
     def _show_budgets(self) -> None:
         for tenant, budget in self._budgets.items():
             self._telemetry.show(metrics.GATEWAY_BUDGET_USED, self.spent(tenant) / budget, tenant=tenant)
+
+
+@lru_cache(1024)
+def _fields(model: str) -> tuple[str, ...]:
+    """What ``Counts`` has of a model, and the sum of costs."""
+    return f"{model} requests", f"{model} prompt", f"{model} completion", f"{model} cost", "cost"
+
+
+@lru_cache(4096)
+def _series(tenant: str, model: str, version: str) -> tuple[Series, Series, Series]:
+    """The metrics' series of tokens of prompts, tokens of completions, and cost."""
+    tokens = partial(series, metrics.GATEWAY_TOKENS, tenant=tenant, model=model, version=version)
+    return tokens(kind="prompt"), tokens(kind="completion"), series(metrics.GATEWAY_COST, tenant=tenant, model=model)
 
 
 def month(now: float) -> str:

@@ -26,9 +26,14 @@ TOLD_EVERY_S = 0.5
 TOLD_AT_ONCE = 16
 
 #: A metric's name, and its tags with their values.
-_Series = tuple[str, tuple[tuple[str, str], ...]]
+Series = tuple[str, tuple[tuple[str, str], ...]]
 #: A metric's name, and the call that tells Ray of it.
 _Call = tuple[str, Callable[[], None]]
+
+
+def series(metric: Metric, /, **tags: str) -> Series:
+    """One series of a metric."""
+    return metric.name, tuple(tags.items())
 
 
 class Telemetry:
@@ -41,24 +46,28 @@ class Telemetry:
             for metric in metrics.ALL
             if metric.name.startswith("llm_gateway_")
         }
-        self._counted: defaultdict[_Series, float] = defaultdict(float)
-        self._observed: defaultdict[_Series, list[float]] = defaultdict(list)
-        self._shown: dict[_Series, float] = {}
+        self._counted: defaultdict[Series, float] = defaultdict(float)
+        self._observed: defaultdict[Series, list[float]] = defaultdict(list)
+        self._shown: dict[Series, float] = {}
         self._watched: dict[str, Callable[[], float]] = {}
         #: Names of metrics that could not be told.
         self._lost: set[str] = set()
 
     def count(self, metric: Metric, value: float = 1, /, **tags: str) -> None:
         """Add ``value`` to a counter."""
-        self._counted[metric.name, tuple(tags.items())] += value
+        self._counted[series(metric, **tags)] += value
+
+    def add(self, counter: Series, value: float) -> None:
+        """Add ``value`` to a counter whose series has a name already, as for what every request counts."""
+        self._counted[counter] += value
 
     def observe(self, metric: Metric, value: float, /, **tags: str) -> None:
         """Put ``value`` into a histogram."""
-        self._observed[metric.name, tuple(tags.items())].append(value)
+        self._observed[series(metric, **tags)].append(value)
 
     def show(self, metric: Metric, value: float, /, **tags: str) -> None:
         """Set a gauge; it stays what it is until it is set again."""
-        self._shown[metric.name, tuple(tags.items())] = value
+        self._shown[series(metric, **tags)] = value
 
     def watch(self, metric: Metric, value: Callable[[], float]) -> None:
         """Have a gauge without tags show what ``value`` says at the time."""

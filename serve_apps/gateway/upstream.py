@@ -29,6 +29,8 @@ _WRITE_BYTES = 256 * 1024
 
 Headers = list[tuple[bytes, bytes]]
 _NO_BODY = frozenset({204, 304})
+#: The headers that say where a body ends.
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class UpstreamError(Exception):
@@ -400,19 +402,23 @@ class _Connection(asyncio.Protocol):
         if self.complete:
             raise ValueError("an answer that nobody asked for")
         self.headers = []
+        self._framed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.status:  # a trailer is no header
-            self.headers.append((name.lower(), value))
+        if self.status:
+            return  # a trailer is no header
+        name = name.lower()
+        self.headers.append((name, value))
+        if name in _FRAMING:
+            self._framed = True
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if status < 200:  # 100, 103: the answer is still to come
             return
         self.status = status
-        self._framed = status in _NO_BODY or any(
-            name in (b"content-length", b"transfer-encoding") for name, _ in self.headers
-        )
+        if status in _NO_BODY:
+            self._framed = True
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)

@@ -78,12 +78,13 @@ class Reader:
     def _note(self, text: bytes) -> bytes:
         """Take in every usage object in ``text``; the end of it that may be half of one."""
         end = 0
-        for found in _USAGE.finditer(text) if text.rfind(_KEY) >= 0 else ():
-            end = found.end()
-            self._counts.update(_counts(found[1]))
-        begun = text.rfind(_KEY, end)
-        if begun >= 0 and len(text) - begun < MAX_HELD_BYTES and _BEGUN.match(text, begun):
-            return text[begun:]
+        last = text.rfind(_KEY)
+        if last >= 0:
+            for found in _USAGE.finditer(text, text.find(_KEY)):
+                end = found.end()
+                self._counts.update(_counts(found[1]))
+            if last >= end and len(text) - last < MAX_HELD_BYTES and _BEGUN.match(text, last):
+                return text[last:]
         return b"" if text.endswith(b"\n") else text[max(end, len(text) - len(_KEY) + 1) :]
 
 
