@@ -7,6 +7,7 @@ from serve_apps.common.errors import InvalidRequest, ServingError, UpstreamFaile
 from serve_apps.common.middleware import Receive, Send
 from serve_apps.common.protocol import ABSENT_HEADER, DEGRADED_HEADER
 from serve_apps.gateway import refusals
+from serve_apps.gateway.deadline import Deadline
 from serve_apps.gateway.exchange import Exchange
 from serve_apps.gateway.headers import RawHeaders
 from serve_apps.gateway.passage import Client, Passage
@@ -187,7 +188,7 @@ class Relay:
             ServingError: there is none that may be passed on.
         """
         try:
-            async with asyncio.timeout(timeout_s):
+            with Deadline(timeout_s):
                 answer = await self._respond(outbound, exchange.model)
                 try:
                     if answer.status >= 300:
@@ -276,7 +277,7 @@ class Relay:
     async def _send(self, passage: Passage, body: bytes, send: Send) -> None:
         passage.held = True
         try:
-            async with asyncio.timeout(self._write_timeout_s):
+            with Deadline(self._write_timeout_s):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         except TimeoutError:
             raise StreamBroken(f"the client read nothing for {self._write_timeout_s:g} s") from None

@@ -166,7 +166,7 @@ def read(path: str, headers: RawHeaders, body: bytes) -> Wish:
     user = document.get("safety_identifier") or document.get("user")
     if path in ANTHROPIC_PATHS and isinstance(metadata := document.get("metadata"), dict):
         user = metadata.get("user_id")
-    lengths = [_count(document, name) for name in _LENGTHS.get(path, ())]
+    lengths = [count for name in _LENGTHS.get(path, ()) if (count := _count(document, name)) is not None]
     key = document.get("prompt_cache_key")
     return Wish(
         path,
@@ -178,7 +178,7 @@ def read(path: str, headers: RawHeaders, body: bytes) -> Wish:
         session or (key if isinstance(key, str) else None),
         pin,
         # An upstream may go by either of two, so the larger one counts.
-        max((length for length in lengths if length is not None), default=None),
+        max(lengths, default=None),
         _choices(path, document),
         path not in USAGE_ON_REQUEST or _asks_for_usage(document),
     )
