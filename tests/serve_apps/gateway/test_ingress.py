@@ -1,6 +1,7 @@
 import asyncio
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from serve_apps.common.middleware import Message
+from serve_apps.gateway import client
 from serve_apps.gateway.ingress import MAX_CONCURRENT_UPLOADS, _for_ever
 from tests.serve_apps.gateway.conftest import INTERNAL_TOKEN, GatewayServer, chat_at
-from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream, until
+from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream, read_until, until
 
 StartUpstream = Callable[[Behaviour], tuple[Upstream, str]]
 StartGateway = Callable[..., GatewayServer]
@@ -78,6 +80,21 @@ def test_upstream_sees_the_gateways_credential_and_not_the_clients(
     assert seen["x-request-disconnect-disabled"] == "?1"
     assert seen["accept"] == "a/b"
     assert not {"authorization", "x-request-timeout-seconds", "accept-encoding"} & set(seen)
+
+
+def test_a_body_that_came_with_its_headers_is_not_waited_for(
+    upstream: StartUpstream, gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(client, "_read_in_time")
+    server = gateway(chat_at(upstream(ok)[1]), auth="none")
+    body = b'{"model": "chat"}'
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    )
+    address = httpx.URL(server.url)
+    with socket.create_connection((address.host, address.port or 80), PATIENCE_S) as connection:
+        connection.sendall(head % len(body) + body)
+        assert read_until(connection, b"\r\n\r\n{}").startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_a_pipelines_tenant_goes_on_upstream(upstream: StartUpstream, gateway: StartGateway) -> None:
