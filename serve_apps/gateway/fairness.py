@@ -10,7 +10,9 @@
   With fewer than about eight places a few left free are too few to spare others the wait.
 * What our own applications ask for in the background (lines of batches) has no share: it takes what is spare, and
   leaves as many places as others needed at a time, until they have not asked for a while. One it may have where all are
-  free. Somebody else who would have to wait all the same takes a place back from it, the one that was given last.
+  free. Somebody else who would have to wait all the same takes a place back from it, the one that was given last. Its
+  requests begin one by one: a crowd's prompts would be read at once, and everybody's tokens wait for that; and it would
+  end at once.
 * Where too many wait, the least important is refused: of the highest priority number, of the tenant that has the most
   waiting for its share, the newest.
 """
@@ -35,6 +37,10 @@ SPARE_AFTER_S = 30.0
 GIVEN_IN_A_ROW = 40
 #: What others need at a time is that many places less with each of their requests that finds fewer of them taken.
 _NEED_FADES = 0.1
+#: In the background all places are given in this part of the time that one is held there, and not at once.
+_SPREAD = 0.75
+#: Between two of them, in seconds: none if it were shorter, and no longer, since that time may have changed.
+_PAUSES_S = (0.002, 0.2)
 #: What a tenant asks for is measured over about so many seconds.
 _DEMAND_S = 30.0
 #: How much the newest counts in the mean time a place is held.
@@ -120,6 +126,8 @@ class Line:
         self._background: list[Place] = []
         """The places held in the background, the one given last at the end."""
         self._background_waits = 0
+        self._background_pauses = False
+        self._background_held_s = _FIRST_GUESS_S
         self._shown = 0
         self._held_s = _FIRST_GUESS_S
         self._left_free = 0
@@ -190,6 +198,7 @@ class Line:
             self._running -= 1
             if lane.background:
                 self._background.remove(place)
+                self._background_held_s += _NEWEST * (held_s - self._background_held_s)
             self._held_s += _NEWEST * (held_s - self._held_s)
             if self._waiting:
                 self._give()
@@ -243,12 +252,32 @@ class Line:
         place.state, place.began_s = "held", now
         if lane.background:
             self._background.append(place)
+            self._pause(now)
+
+    def _pause(self, now: float) -> None:
+        """The background gets its next place in a moment."""
+        if self._queue is None:
+            return
+        spare = max(self._queue.max_concurrent - self._others_need_at(now), 1)
+        least, most = _PAUSES_S
+        pause_s = min(_SPREAD * self._background_held_s / spare, most)
+        if pause_s >= least:
+            self._background_pauses = True
+            self._loop.call_later(pause_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self._background_pauses = False
+        if self._waiting:
+            self._give()
+            self._tell()
 
     def _may_have(self, lane: Lane, now: float) -> bool:
         if self._queue is None:
             return True
         free = self._queue.max_concurrent - self._running
         if lane.background:
+            if self._background_pauses:
+                return False
             spare = self._queue.max_concurrent - self._others_need_at(now)
             return free > 0 and (self._running == 0 or len(self._background) + 1 <= spare)
         if free > self._left_free or free <= 0 or not self._floods(lane, now):

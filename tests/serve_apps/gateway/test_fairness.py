@@ -369,8 +369,11 @@ def test_floods_share_by_their_shares() -> None:
 # What is asked in the background
 
 
-def background(queue: Line, count: int) -> list[Place]:
-    return [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(count)]
+async def background(queue: Line, count: int) -> list[Place]:
+    """Requests in the background, when all have begun that may."""
+    places = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(count)]
+    await asyncio.sleep(0.2 * count)
+    return places
 
 
 def all_leave(queue: Line, places: list[Place]) -> None:
@@ -382,40 +385,65 @@ def all_leave(queue: Line, places: list[Place]) -> None:
 async def test_the_background_leaves_the_places_that_others_needed_until_they_have_not_asked_for_a_while() -> None:
     queue = line(max_concurrent=8, timeout_s=1000)
     all_leave(queue, [queue.ask("team", 0, 1) for _ in range(3)])
-    lines = background(queue, 20)
+    lines = await background(queue, 20)
     assert held(lines) == 5
     await asyncio.sleep(SPARE_AFTER_S / 2)
     queue.leave(lines[0])
+    await asyncio.sleep(1)
     assert held(lines) == 5
     await asyncio.sleep(SPARE_AFTER_S)
     queue.leave(lines[1])
+    await asyncio.sleep(2)
     assert held(lines) == 8
 
 
 @in_virtual_time
 async def test_who_asks_in_the_background_need_not_be_left_a_place() -> None:
     queue = line(max_concurrent=8)
-    all_leave(queue, background(queue, 3))
-    assert held(background(queue, 8)) == 8
+    all_leave(queue, await background(queue, 3))
+    assert held(await background(queue, 8)) == 8
 
 
 @in_virtual_time
 async def test_what_others_need_fades_with_their_requests_that_need_less() -> None:
     queue = line(max_concurrent=8)
     all_leave(queue, [queue.ask("team", 0, 1) for _ in range(5)])
-    lines = background(queue, 8)
+    lines = await background(queue, 8)
     assert held(lines) == 3
     for _ in range(25):
         queue.leave(queue.ask("team", 0, 1))
     queue.leave(lines[0])
+    await asyncio.sleep(1)
     assert held(lines) == 5
+
+
+@in_virtual_time
+async def test_the_background_begins_one_by_one() -> None:
+    queue = line(max_concurrent=8)
+    lines = [queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(9)]
+    begun = []
+    for _ in range(8):
+        begun.append(held(lines))
+        await asyncio.sleep(0.75 / 8)  # a place is taken to be held for a second
+    assert begun == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+@in_virtual_time
+async def test_short_requests_in_the_background_need_no_pause() -> None:
+    queue = line(max_concurrent=8)
+    for _ in range(100):
+        place = queue.ask("team", BACKGROUND_PRIORITY, 1)
+        if place.given is not None:
+            await place.given
+        queue.leave(place)
+    assert held([queue.ask("team", BACKGROUND_PRIORITY, 1) for _ in range(8)]) == 8
 
 
 @in_virtual_time
 async def test_the_background_has_one_of_few_places_where_all_are_free() -> None:
     queue = line(max_concurrent=2)
     all_leave(queue, [queue.ask("team", 0, 1) for _ in range(2)])
-    assert held(background(queue, 2)) == 1
+    assert held(await background(queue, 2)) == 1
 
 
 def lent(places: list[Place], *, may_end: bool = True) -> list[Place]:
@@ -438,7 +466,7 @@ def lent(places: list[Place], *, may_end: bool = True) -> list[Place]:
 @in_virtual_time
 async def test_who_would_wait_takes_the_place_back_that_the_background_got_last() -> None:
     queue = line(max_concurrent=2)
-    lines = background(queue, 2)
+    lines = await background(queue, 2)
     taken = lent(lines)
     chat = queue.ask("team", 0, 1)
     assert taken == [lines[1]]
@@ -449,7 +477,7 @@ async def test_who_would_wait_takes_the_place_back_that_the_background_got_last(
 @in_virtual_time
 async def test_a_place_is_taken_back_once_and_for_each_that_waits() -> None:
     queue = line(max_concurrent=3)
-    lines = background(queue, 3)
+    lines = await background(queue, 3)
     taken = lent(lines)
     for _ in range(2):
         queue.ask("team", 0, 1)
@@ -459,7 +487,7 @@ async def test_a_place_is_taken_back_once_and_for_each_that_waits() -> None:
 @in_virtual_time
 async def test_a_place_is_not_taken_back_where_it_is_too_late() -> None:
     queue = line(max_concurrent=2)
-    lines = background(queue, 2)
+    lines = await background(queue, 2)
     early, late = lent(lines[:1]), lent(lines[1:], may_end=False)
     queue.ask("team", 0, 1)
     assert (early, late) == ([lines[0]], [])
@@ -468,17 +496,16 @@ async def test_a_place_is_not_taken_back_where_it_is_too_late() -> None:
 @in_virtual_time
 async def test_nothing_is_taken_back_while_a_place_is_free_nor_for_the_background() -> None:
     queue = line(max_concurrent=3)
-    taken = lent(background(queue, 2))
+    taken = lent(await background(queue, 2))
     queue.ask("team", 0, 1)
-    background(queue, 1)
+    await background(queue, 1)
     assert not taken
 
 
 @in_virtual_time
 async def test_the_background_takes_nothing_of_a_tenants_share() -> None:
     queue = line(max_concurrent=8)
-    for _ in range(8):
-        queue.ask("team", BACKGROUND_PRIORITY, 1)
+    await background(queue, 8)
     places = [queue.ask("team", 0, 1) for _ in range(8)]
     assert all(map(waits, places))
-    assert not queue._floods(places[0].lane, 0)
+    assert not queue._floods(places[0].lane, asyncio.get_running_loop().time())
