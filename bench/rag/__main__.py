@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from bench.gateway.rounds import say
 from bench.rag import measure, store
 from bench.rag.app import StageTimes, embedder, rag_app
 from bench.rag.collection import CollectionError, read
@@ -30,15 +31,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bench-rag: {error}", file=sys.stderr)
         return 1
     results: dict[str, Any] = {"command": f"make bench-rag DATA=…/{options.data.resolve().name}", **measure.setting()}
-    stores = [store.measured(chunks) for chunks in sorted({10_000, options.chunks})]
+    stores = []
+    for chunks in sorted({10_000, options.chunks}):
+        say(f"the store alone, with {chunks:,} chunks")
+        stores.append(store.measured(chunks))
     results |= {
         "ann_recall10": stores[0]["recall10"],
         "search_p50_ms_10k": stores[0]["search_p50_ms"],
         "stores": stores,
     }
     times = StageTimes()
+    say("the embedder starts")
     with embedder() as url, rag_app(url, times) as client:
+        say(f"{len(collection.documents):,} documents are taken in, {len(collection.questions)} questions asked")
         results |= measure.quality(client, times, collection)
+        say("questions one after the other")
         results |= measure.speed(client, times, list(collection.questions.values()))
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "rag.json").write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2) + b"\n")
