@@ -50,7 +50,7 @@ def test_a_command_gets_an_answer(
     models: FakeModels,  # noqa: F811
 ) -> None:
     models.script = [*TURNS, *TURNS, *TURNS]
-    whole, streamed, start, show, delete = shell_lines(TEXT)
+    _, whole, streamed, start, show, delete = shell_lines(TEXT)
     with serving(app_of("replica", gateway_url, redis_server.url, tmp_path), lifespan="on") as url:
         answer = json.loads(run(whole, url, ""))
         assert (answer["end_reason"], answer["steps"][0]["result"]) == ("answered", "42")
