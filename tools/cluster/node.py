@@ -176,8 +176,9 @@ def kubelet_config(node: Node) -> dict[str, Any]:
         "syncFrequency": "10s",
         "failSwapOn": False,
         "failCgroupV1": False,
-        # One disk and one memory for everything: leave judging them to the host.
-        "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},
+        # One disk and one memory for everything: leave judging them to the host. A disk that is full for a moment is no
+        # reason to remove images, as that of every pod's sandbox is: there is no registry to get them back from.
+        "evictionHard": {"nodefs.available": "0%", "imagefs.available": "0%", "memory.available": "100Mi"},
         "imageGCHighThresholdPercent": 100,
     }
 

@@ -76,7 +76,7 @@ def export(name: str, archive: Path, held: Collection[str] = ()) -> None:
     layers_ = [layer["digest"] for layer in json.loads(manifest)["layers"]]
     named = {"io.containerd.image.name": IMAGES[name].full_reference}
     described = {"mediaType": MANIFEST, "digest": _digest(manifest), "size": len(manifest), "annotations": named}
-    with tempfile.TemporaryDirectory(dir=_storage()) as scratch:
+    with tempfile.TemporaryDirectory(dir=_storage()) as scratch, tarfile.open(archive, "w") as written:
         layout = Path(scratch)
         (layout / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
         (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [described]}))
@@ -84,11 +84,13 @@ def export(name: str, archive: Path, held: Collection[str] = ()) -> None:
         blobs.mkdir(parents=True)
         for blob in (manifest, config):
             (blobs / _digest(blob).removeprefix("sha256:")).write_bytes(blob)
+        written.add(layout, "")
         for digest in dict.fromkeys(layers_):
             if digest not in held:
-                layers.write(_storage() / "root", digest, blobs / digest.removeprefix("sha256:"))
-        with tarfile.open(archive, "w") as written:
-            written.add(layout, "")
+                layer = blobs / digest.removeprefix("sha256:")
+                layers.write(_storage() / "root", digest, layer)
+                written.add(layer, str(layer.relative_to(layout)))
+                layer.unlink()  # gigabytes, and the disk may have no room for them twice
 
 
 def _digest(blob: bytes) -> str:
