@@ -44,6 +44,10 @@ def test_without_jobs_there_is_no_rayjob() -> None:
     assert not of_kind(render_chart({"models": {"chat": MODEL}, "batch": {"jobs": {"night": None}}}), "RayJob")
 
 
+def test_kuberay_finds_its_finalizer_and_has_nothing_to_write() -> None:
+    assert the(render_chart(values()), "RayJob")["metadata"]["finalizers"] == ["ray.io/rayjob-finalizer"]
+
+
 def test_its_driver_has_the_models_own_application() -> None:
     args = arguments(spec(replicas=2, concurrency=64))
     assert (args.input, args.output, args.replicas, args.concurrency) == (JOB["input"], JOB["output"], 2, 64)
