@@ -77,8 +77,8 @@ def test_every_panel_and_every_alert_has_series(
         if one["kind"] in KINDS
         for config in scrape_configs(one, release.namespace, release.target.kubeconfig)
     ]
-    release.upgrade(*NIGHT, *ROUTES)
     try:
+        release.upgrade(*NIGHT, *ROUTES)
         with prometheus(tmp_path, configs, expressions.groups(objects)) as server, release.forwarded() as client:
             until("the routes are there", lambda: models(client), lambda found: "assistant" in found, CHANGE_TIMEOUT_S)
             upload(client)
@@ -95,8 +95,8 @@ def test_every_panel_and_every_alert_has_series(
             for file in draw(server, expressions.dashboards(objects), FOLDER, DRAWN_S):
                 logger.info("drawn: %s", file)
     finally:  # the steps after this one know nothing of these
-        release.upgrade(*NIGHT)
         release.kubectl("delete", "service,endpointslice", OPERATOR)
+        release.upgrade(*NIGHT)
 
 
 def operator_service() -> list[dict[str, Any]]:
