@@ -177,7 +177,7 @@ class Line:
         self._set_timer(place)
         if self._queue is not None and self._waiting > self._queue.max_waiting:
             self._shed()
-        if not lane.background and self._queue is not None and self._running >= self._queue.max_concurrent:
+        if place.state == "waiting" and not lane.background:
             self._take_back()
         self._tell()
         return place
@@ -208,6 +208,8 @@ class Line:
 
     def _take_back(self) -> None:
         """Somebody waits: the background gives a place back, of which the least work is lost."""
+        if self._queue is None or self._running < self._queue.max_concurrent:
+            return  # it waits for what others are left, not for the background
         for place in reversed(self._background):
             if not place.taken_back and (place.take_back is None or place.take_back()):
                 place.taken_back = True

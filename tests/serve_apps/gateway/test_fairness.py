@@ -485,6 +485,14 @@ async def test_a_place_is_taken_back_once_and_for_each_that_waits() -> None:
 
 
 @in_virtual_time
+async def test_nothing_is_taken_back_for_who_is_refused() -> None:
+    queue = line(max_concurrent=1, max_waiting=0)
+    taken = lent(await background(queue, 1))
+    assert refusal(queue.ask("team", 0, 1)).code == "model_overloaded"
+    assert not taken
+
+
+@in_virtual_time
 async def test_a_place_is_not_taken_back_where_it_is_too_late() -> None:
     queue = line(max_concurrent=2)
     lines = await background(queue, 2)
