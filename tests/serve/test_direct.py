@@ -156,4 +156,5 @@ def test_where_the_only_replica_has_died_its_successor_answers(service: Service)
 
     until(answered, lambda seen: seen == 200)
     assert answers <= {200, 502, 503}, "what was under way has failed; who comes back is answered"
-    assert died not in until(lambda: replicas(service), lambda seen: len(seen) == 1)
+    # Serve counts the dead one until it looks after it; one that was on its way already may have answered, and go.
+    until(lambda: replicas(service), lambda seen: len(seen) == 1 and died not in seen)
