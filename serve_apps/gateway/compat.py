@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -277,4 +278,5 @@ def body_has_come(scope: Scope) -> bool:
 
 def _shown(scope: Scope) -> Client | None:
     client: Client | None = scope.get("extensions", {}).get(EXTENSION)
-    return client if client is not None and client.loop is asyncio.get_running_loop() else None
+    # Its loop is the one that runs here. To ask asyncio for that is a system call.
+    return client if client is not None and client.thread == threading.get_ident() else None

@@ -7,6 +7,7 @@ that comes when too many are connected is cut.
 
 import asyncio
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -66,6 +67,8 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """The arguments are those that uvicorn gives; ``config`` is its own."""
         self.loop = _loop or asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        """Where the loop runs."""
         self.app: ASGIApp = config.loaded_app
         self.server = server_state
         self.full = False
@@ -87,6 +90,8 @@ class Connection(asyncio.Protocol):
         self._overhead_bytes = 0
         """What has come since the last piece of a body, or since the request began."""
         self._reading = True
+        self._unsent = b""
+        """What is sent when the event loop has run all that is ready: the beginning of a response."""
         self._writable: asyncio.Future[None] | None = None
         self._cut: asyncio.TimerHandle | None = None
         self._unread_bytes = 0
@@ -113,6 +118,7 @@ class Connection(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._next.clear()
+        self._unsent = b""
         if self._answered is not None:
             self._answered.left()
         self._set_writable()
@@ -210,14 +216,14 @@ class Connection(asyncio.Protocol):
         self._answered = None
         self.server.total_requests += 1
         if not client.keeps:
-            self.transport.close()
+            self.close()
         if self.transport.is_closing():
             return
         self.resume_reading()
         if self._next:
             self._answer(self._next.popleft())
         elif not self._in_head:
-            self._expect(self._keep_alive_s, self.transport.close)
+            self._expect(self._keep_alive_s, self.close)
 
     def refuse(self, error: ServingError) -> None:
         """Answer with ``error`` and close; a response that has begun is only cut."""
@@ -225,15 +231,13 @@ class Connection(asyncio.Protocol):
             body = error.encoded()
             headers = {**error.headers(), "content-length": str(len(body)), "connection": "close"}
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-            self.transport.write(b"%b%b\r\n%b" % (_status_line(error.status), lines.encode(), body))
-        else:
-            self._answered.write_head()
-        self.transport.close()
+            self.write(b"%b%b\r\n%b" % (_status_line(error.status), lines.encode(), body))
+        self.close()
 
     def shutdown(self) -> None:
         """Close after what is being answered: the server ends."""
         if self._answered is None:
-            self.transport.close()
+            self.close()
         else:
             self._answered.keeps = False
 
@@ -249,6 +253,27 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self.transport.resume_reading()
 
+    def begin(self, head: bytes) -> None:
+        """Send a response's head, and what is written with it, when the event loop has run all that is ready.
+
+        A write wakes whoever reads at its other end. When many requests are answered in one round of the loop, a client
+        is woken once for them, and not between any two, when its process has just gone to sleep again.
+        """
+        self._unsent += head
+        self.loop.call_soon(self._flush)
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``: with what waits, or else at once."""
+        if self._unsent:
+            self._unsent += data
+        else:
+            self.transport.write(data)
+
+    def close(self) -> None:
+        """Close when everything is sent."""
+        self._flush()
+        self.transport.close()
+
     async def writable(self) -> None:
         """Wait until the client has read what it was sent, or is gone."""
         while self.full:
@@ -261,6 +286,11 @@ class Connection(asyncio.Protocol):
         task = self.loop.create_task(client.run())
         self.server.tasks.add(task)
         task.add_done_callback(self.server.tasks.discard)
+
+    def _flush(self) -> None:
+        if self._unsent and not self.transport.is_closing():
+            self.transport.write(self._unsent)
+        self._unsent = b""
 
     def _set_writable(self) -> None:
         self.full = False
@@ -309,15 +339,16 @@ class Client:
     """One request of a client and the response to it; see also ``passage.Client``."""
 
     __slots__ = (
-        *("begun", "chunked", "complete", "drained", "gone", "keeps", "loop", "scope", "task"),
+        *("begun", "chunked", "complete", "drained", "gone", "keeps", "loop", "scope", "task", "thread"),
         *("unread_bytes", "whole"),
-        *("_connection", "_ends_with_connection", "_head", "_left_bytes", "_pieces", "_read", "_told_to_go_on"),
+        *("_connection", "_ends_with_connection", "_left_bytes", "_pieces", "_read", "_told_to_go_on"),
         *("_waiter", "_write"),
     )
 
     def __init__(self, connection: Connection, scope: Scope, keeps: bool) -> None:
         """``keeps``: whether the connection goes on after this response."""
         self.loop = connection.loop
+        self.thread = connection.thread
         self.scope = scope
         self.keeps = keeps
         self.task: asyncio.Task[Any] | None = None
@@ -326,9 +357,7 @@ class Client:
         self.begun = self.complete = self.gone = False
         self.chunked = self._ends_with_connection = False
         self._connection = connection
-        self._write: Callable[[bytes], None] = connection.transport.write
-        self._head = b""
-        """That of the response, while it waits for the beginning of the body."""
+        self._write: Callable[[bytes], None] = connection.write
         self._told_to_go_on = False
         self._left_bytes = 0
         self._pieces: list[bytes] = []
@@ -420,15 +449,7 @@ class Client:
             raise RuntimeError("a line break in a header of a response")
         self._left_bytes = 0 if head_only else length or 0
         self.begun = True
-        # Its body mostly follows at once: one write, which wakes the client once.
-        self._head = head + b"\r\n"
-        self._write = self._write_after_head
-        self.loop.call_soon(self.write_head)
-
-    def _write_after_head(self, data: bytes) -> None:
-        self._write = self._connection.transport.write
-        head, self._head = self._head, b""
-        self._write(head + data)
+        self._connection.begin(head + b"\r\n")
 
     def _go_on(self, body: bytes, more: bool) -> None:
         if self.chunked:
@@ -444,7 +465,6 @@ class Client:
         if not more:
             if self._left_bytes:
                 raise RuntimeError("the response is shorter than it says")
-            self.write_head()
             self.chunked = False
             self.complete = True
             self._wake()
@@ -475,11 +495,6 @@ class Client:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def write_head(self) -> None:
-        """Send the response's head by itself, if nothing has followed it."""
-        if self._head and not self.gone:
-            self._write(b"")
 
     # The way past ASGI
 

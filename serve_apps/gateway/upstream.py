@@ -252,13 +252,18 @@ class _Connection(asyncio.Protocol):
         self.status, self.headers, self.complete = 0, [], False
         self._begun, self._head_bytes, self._error = False, 0, None
         if len(body) <= _WRITE_BYTES:
-            self._transport.writelines((head, body))
+            # When the loop has run all that is ready: the upstream is woken once for all requests of that round.
+            self._loop.call_soon(self._send, head, body)
         else:
             self._transport.write(head)
             await self._write(memoryview(body))
         while not self.status:
             self._raise_error()
             await self._wait()
+
+    def _send(self, head: bytes, body: bytes) -> None:
+        if self.usable:
+            self._transport.writelines((head, body))
 
     async def _write(self, body: memoryview) -> None:
         for start in range(0, len(body), _WRITE_BYTES):

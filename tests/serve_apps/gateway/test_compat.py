@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -338,6 +339,6 @@ def test_serves_replica_has_what_counting_needs() -> None:
     recorded = inspect.signature(ReplicaMetricsManager.record_request_metrics).parameters
     assert set(recorded) == {"self", "route", "latency_ms", "is_error", "exception_type"}
     assert inspect.iscoroutinefunction(ServeReplica._dataplane_health_check)
-    source = inspect.getsource(ServeReplica)
+    source = inspect.getsource(sys.modules[ServeReplica.__module__])
     for name in ("_healthy", "_shutting_down", "_http_options", "_direct_ingress_http_server", "_semaphore"):
         assert f"self.{name}" in source

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -42,29 +43,40 @@ def test_a_response_with_a_length_is_not_chunked() -> None:
 
 
 class Wire(asyncio.Transport):
-    """A transport that keeps what is written to it, write by write."""
+    """A transport that keeps what is written to it, write by write, and tells of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[str], None]) -> None:
         super().__init__({"sockname": ("127.0.0.1", 8000), "peername": ("127.0.0.1", 9000)})
         self.written: list[bytes] = []
+        self._told = told
+        self._closing = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written.append(bytes(data))
+        self._told("written")
+
+    def close(self) -> None:
+        self._closing = True
+        self._told("closed")
 
     def is_closing(self) -> bool:
-        return False
+        return self._closing
 
 
-async def written(app: ASGIApp) -> list[bytes]:
-    """What a request is answered with, write by write."""
+async def exchanged(app: ASGIApp, *received: bytes, told: Callable[[str], None] = lambda _: None) -> list[list[bytes]]:
+    """What connections write, each of which has received some bytes, all in one round of the event loop."""
     config = SimpleNamespace(loaded_app=app, root_path="", timeout_keep_alive=5)
     state = SimpleNamespace(connections=set(), tasks=set(), default_headers=[], total_requests=0)
-    bounds = {"header_timeout_s": PATIENCE_S, "write_timeout_s": PATIENCE_S, "max_connections": 1, "added_headers": ()}
-    wire, connection = Wire(), type("Connection", (server.Connection,), bounds)(config, state, {})
-    connection.connection_made(wire)
-    connection.data_received(request())
+    bounds = {"header_timeout_s": PATIENCE_S, "write_timeout_s": PATIENCE_S, "max_connections": 9, "added_headers": ()}
+    wires = []
+    for data in received:
+        wire, connection = Wire(told), type("Connection", (server.Connection,), bounds)(config, state, {})
+        wires.append(wire)
+        connection.connection_made(wire)
+        connection.data_received(data)
     await asyncio.gather(*state.tasks)
-    return wire.written
+    await asyncio.sleep(0)  # what is ready then is the writing
+    return [wire.written for wire in wires]
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -76,9 +88,35 @@ def test_a_head_is_written_with_the_body_that_follows_it_at_once_or_by_itself(la
         await send({"type": "http.response.body", "body": b"bo", "more_body": True})
         await send({"type": "http.response.body", "body": b"dy"})
 
-    head, *pieces = asyncio.run(written(app))
+    ((head, *pieces),) = asyncio.run(exchanged(app, request()))
     assert head.startswith(b"HTTP/1.1 200")
-    assert (head.endswith(b"\r\n\r\n"), pieces) == ((True, [b"bo", b"dy"]) if late else (False, [b"dy"]))
+    assert (head.endswith(b"\r\n\r\n"), pieces) == ((True, [b"bo", b"dy"]) if late else (False, []))
+
+
+def test_requests_that_come_together_are_all_answered_before_any_client_is_woken() -> None:
+    events: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await empty(scope, receive, send)
+        events.append("answered")
+
+    first, second = asyncio.run(exchanged(app, request(), request(), told=events.append))
+    assert events == ["answered", "answered", "written", "written"]
+    assert len(first) == len(second) == 1
+
+
+def test_what_waits_goes_before_a_refusal_and_before_the_end() -> None:
+    events: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await empty(scope, receive, send)
+        scope["extensions"][server.EXTENSION]._connection.data_received(b"no HTTP\r\n\r\n")
+
+    ((sent,),) = asyncio.run(exchanged(app, request(), told=events.append))
+    answered, refused = sent.split(b"\r\n\r\n", 1)
+    assert answered.startswith(b"HTTP/1.1 200")
+    assert refused.startswith(b"HTTP/1.1 400")
+    assert events == ["written", "closed"]
 
 
 def test_a_response_that_breaks_off_after_its_head_is_begun_and_cut() -> None:

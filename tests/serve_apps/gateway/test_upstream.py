@@ -328,6 +328,23 @@ def test_a_question_given_up_closes_its_connection() -> None:
     run(test)
 
 
+def test_what_was_not_yet_sent_on_a_connection_that_closes_is_unanswered() -> None:
+    async def test(pool: Pool) -> None:
+        problems: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+        async with serving(OK) as server:
+            assert await asked(pool, server) == b"ok"  # a connection is kept
+            asking = asyncio.ensure_future(pool.ask(post(server.url)))
+            await asyncio.sleep(0)  # it has the connection
+            pool.close()
+            with pytest.raises(Unanswered):
+                await asking
+            assert len(server.requests) == 1
+        assert not problems
+
+    run(test)
+
+
 def test_a_connection_closed_without_an_answer_is_told_apart() -> None:
     async def test(pool: Pool) -> None:
         async with serving(b"", closes=True) as server:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -237,7 +238,7 @@ def test_vllm_keeps_what_it_computed_by_the_name_that_changes_with_the_weights()
 
 
 def test_ray_keeps_vllms_engine_and_models_where_we_look_for_them() -> None:
-    source = inspect.getsource(VLLMEngine)
+    source = inspect.getsource(sys.modules[VLLMEngine.__module__])
     assert "self._engine_client = " in source
     assert "self._oai_models = " in source
 
