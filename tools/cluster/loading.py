@@ -1,7 +1,6 @@
 """Images onto the nodes."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +25,8 @@ def load(names: Sequence[str]) -> None:
 
     Of an image, a node is given what it has not: after a change of our code a layer, not gigabytes.
     """
-    folder = cache() / "cluster"
+    # Of one name, so that what a killed import leaves is overwritten, and gone, with the next one.
+    archive = cache() / "cluster" / "image.tar"
     for name in names:
         built = build(name)
         reference = IMAGES[name].full_reference
@@ -34,10 +34,12 @@ def load(names: Sequence[str]) -> None:
         if not lacking:
             continue
         for node in lacking:
-            with step(f"importing {reference} on {node.name}"), tempfile.TemporaryDirectory(dir=folder) as scratch:
-                archive = Path(scratch) / "image.tar"
-                export(name, archive, held=_content(node))
-                _import(node, archive, reference)
+            with step(f"importing {reference} on {node.name}"):
+                try:
+                    export(name, archive, held=_content(node))
+                    _import(node, archive, reference)
+                finally:
+                    archive.unlink(missing_ok=True)
             if (found := image_id(node, reference)) != built:
                 raise Failed(f"{node.name} has {found or 'no image'} as {reference} after the import of {built}")
 

@@ -53,6 +53,14 @@ def test_an_image_goes_to_the_nodes_that_lack_that_very_one() -> None:
     assert {"node1": new, "node2": new} == STORES, "the old one, which has lost its name, is removed"
 
 
+def test_what_a_killed_import_has_left_is_gone_with_the_next(tmp_path: Path) -> None:
+    left = tmp_path / "cluster" / "image.tar"
+    left.write_text("half of it")
+    loading.load(["redis"])
+    assert STORES["node1"][REDIS] == "new"
+    assert not left.exists()
+
+
 def test_an_old_image_that_has_another_tag_stays() -> None:
     STORES["node1"] |= {REDIS: "old", "docker.io/library/redis:8": "old", "sha256:old": "old"}
     loading.load(["redis"])
