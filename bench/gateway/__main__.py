@@ -42,8 +42,8 @@ The load of the CPU and c=32 columns: 32 connections, each with one stream of 10
 between two tokens for all streams at once, as an engine's batches have it. TTFT is the time to the first event. Unary
 is 16 connections; long prompts are 220 KB, 2 connections. The ceiling is the token rate at which the p99 of the TTFT of
 40 probes per second is twice that of the same system without other load. LiteLLM checks one key, since it does not
-start without; the others, and the gateway without features, check none. Memory is the proportional set size after the
-rounds.
+start without; the others, and the gateway without features, check none. The gateway has a replica for each core, as
+vllm-router has a thread. Memory is the proportional set size after the rounds.
 """
 
 
@@ -133,6 +133,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         **results.keys(mock.figures, on_model.figures, "ours"),
         "features_on": results.keys(mock.figures, on_model.figures, "features"),
+        "model_on_ray": {name: results.beside_router(mock.figures, name) for name in ("ours", "features")},
         "systems": results.tables(mock.figures, titles),
         "real": results.tables(on_model.figures, {name.removeprefix("real:"): title for name, title in titles.items()}),
         "memory_mb": memory,

@@ -20,6 +20,8 @@ from tools.gotools import helm
 from tools.ports import free_port
 
 READY_TIMEOUT_S = 300
+#: A process has one core in Python; vllm-router, beside it, has a thread for each.
+GATEWAYS = psutil.cpu_count() or 1
 #: How ray.serve.llm is told of another engine than vLLM's.
 MOCK_ENGINE = {"RAYLLM_VLLM_ENGINE_CLS": "bench.gateway.stock.MockEngine"}
 #: The deployments that are a model, by the part of a replica's name that says so.
@@ -123,9 +125,10 @@ FEATURES: dict[str, Any] = {
 
 
 def rendered(port: int) -> RenderedService:
-    """What the chart deploys, rendered for this machine."""
+    """What the chart deploys, rendered for this machine: a replica of the gateway for each core."""
     files = [REPOSITORY / "values" / "rag.yaml", REPOSITORY / "values" / "environments" / "local.yaml"]
-    return ray_service(helm_template(helm(), files, [f"gateway.port={port}", "gateway.host=0.0.0.0"]))
+    replicas = [f"gateway.replicas.{bound}={GATEWAYS}" for bound in ("min", "max")]
+    return ray_service(helm_template(helm(), files, [f"gateway.port={port}", "gateway.host=0.0.0.0", *replicas]))
 
 
 def node_address() -> str:
@@ -134,19 +137,21 @@ def node_address() -> str:
 
 
 def wait_for_bypass(port: int) -> None:
-    """Wait until the gateway listens at the node's address.
+    """Wait until every replica of the gateway listens at the node's address.
 
     Raises:
-        CannotStart: it does not.
+        CannotStart: one does not.
     """
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while not any(
-        one.status == psutil.CONN_LISTEN and one.laddr == (node_address(), port)
-        for one in psutil.net_connections("tcp4")
-    ):
+    while (listening := _listeners(port)) < GATEWAYS:
         if time.monotonic() > deadline:
-            raise CannotStart("the gateway does not listen at the node's address")
+            raise CannotStart(f"{listening} of {GATEWAYS} gateways listen at the node's address")
         time.sleep(0.1)
+
+
+def _listeners(port: int) -> int:
+    at = (node_address(), port)
+    return sum(one.status == psutil.CONN_LISTEN and one.laddr == at for one in psutil.net_connections("tcp4"))
 
 
 def gateway_application(
@@ -213,13 +218,15 @@ def ours(behind: Backend, *, features: bool = False) -> Iterator[list[System]]:
                 return processes(cluster, extra=redis_pids)
 
             def outside() -> Groups:
-                return {**processes(cluster, "gateway"), "model": [behind.pid]}
+                return {**processes(cluster, "gateway", redis_pids), "model": [behind.pid]}
 
             at = node_address()
-            systems = [System(name, title, port, parts, headers=headers, host=at)]
+            outer = f"{title}, model outside Ray"
+            systems = [
+                System(name, title, port, parts, headers=headers, host=at),
+                System(f"{name}-standalone", outer, port, outside, model="plain", headers=headers, host=at),
+            ]
             if not features:
-                outer = "this gateway, model outside Ray"
-                systems.append(System("standalone", outer, port, outside, model="plain", host=at))
                 systems.append(System("proxied", "this gateway, through Ray Serve's HAProxy", port, parts))
             yield systems
 

@@ -18,7 +18,7 @@ from bench.gateway.ray_systems import (
     secrets_of,
     wait_for_bypass,
 )
-from bench.gateway.systems import CannotStart, Groups, System, answers, listens, program, tree
+from bench.gateway.systems import CannotStart, Groups, System, listens, program, tree
 from tools.demo.cluster import LocalCluster
 from tools.demo.models import CLAIM, models_root
 from tools.ports import free_port
@@ -75,6 +75,7 @@ class OnRay:
         """Have the gateway run with features (at a Redis) or without; the model stays as it is."""
         service = rendered(self._port)
         gateway = gateway_application(service, self._models, redis_url)
+        replaced = self._gateways() if redis_url else set()
         chat = next(one for one in self._config["applications"] if one["name"] == "chat")
         chat["args"]["engine"] |= ENGINE
         chat["deployments"][0] |= {
@@ -84,9 +85,8 @@ class OnRay:
         self._cluster.deploy({**self._config, "applications": [gateway, chat]})
         self._cluster.wait(["gateway", "chat"], READY_TIMEOUT_S)
         headers = {"authorization": f"Bearer {self._key}"} if redis_url else {}
+        self._wait_for_end(replaced)
         wait_for_bypass(self._port)
-        if redis_url:
-            self._wait_for_keys()
         at = node_address()
 
         def parts() -> Groups:
@@ -106,14 +106,17 @@ class OnRay:
             System("standalone", "this gateway before vllm serve", self._port, outside, "plain", host=at),
         ]
 
-    def _wait_for_keys(self) -> None:
-        """Wait until the replica that asks for no key is gone: Serve still says RUNNING while it is being replaced.
+    def _gateways(self) -> set[int]:
+        return {replica["pid"] for replica in self._cluster.replicas("gateway", "Gateway")}
+
+    def _wait_for_end(self, replaced: set[int]) -> None:
+        """Wait until the replicas that ask for no key are gone: Serve says RUNNING while they are being replaced.
 
         Raises:
-            CannotStart: it does not go.
+            CannotStart: one does not go.
         """
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while answers(self._port, model="chat") or answers(self._port, model="chat", host=node_address()):
+        while replaced & self._gateways():
             if time.monotonic() > deadline:
                 raise CannotStart("the gateway with features on does not take over from the one without")
             time.sleep(1)

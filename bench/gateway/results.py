@@ -1,5 +1,6 @@
 """From rounds to what is reported: the keys of bench/results/gateway.json."""
 
+from collections.abc import Callable
 from typing import Any
 
 from bench.gateway.figures import Figure, difference, ratio
@@ -21,34 +22,43 @@ KEYS: dict[str, tuple[str, str]] = {
 
 
 def keys(mock: Figures, real: Figures, ours: str) -> dict[str, float | None]:
-    """The keys for the system ``ours``; None where one of the two systems was not measured."""
+    """The keys for the system ``ours``; None where one of the two systems was not measured.
+
+    Like is compared with like: with vllm-router when both have the same model behind them, outside Ray; with Ray Serve
+    when the model of both is on Ray.
+    """
 
     def of(figures: Figures, system: str, measure: str) -> list[float] | None:
         return figures.get(system, {}).get(measure)
-
-    def against(other: str, measure: str) -> float | None:
-        return ratio(of(mock, ours, measure), of(mock, other, measure))
-
-    def added(measure: str) -> float | None:
-        return difference(of(mock, ours, measure), of(mock, "vllm-router", measure))
 
     def beside_bare(measure: str) -> float | None:
         # Each of the two phases has rounds of the bare server of its own.
         bare = "bare" if ours == "ours" else f"bare-{ours}"
         return ratio(of(real, ours, measure), of(real, bare, measure))
 
-    cpu = "cpu_us_per_token"
-    return {
-        "cpu_per_token_vs_router": against("vllm-router", cpu),
+    cpu, ceiling = "cpu_us_per_token", "ceiling_tokens_per_s"
+    router = beside_router(mock, f"{ours}-standalone")
+    return {key: router.get(key) for key in KEYS} | {
         "stock_vs_ours": ratio(of(mock, "handle", cpu), of(mock, ours, cpu)),
         "serve_llm_vs_ours": ratio(of(mock, "stock", cpu), of(mock, ours, cpu)),
-        "added_ttft_ms_p50_c1": added("ttft_ms_p50_c1"),
-        "added_ttft_ms_p99_c32": added("ttft_ms_p99_c32"),
         "throughput_ratio_c8": beside_bare("tokens_per_s_c8"),
         "throughput_ratio_c32": beside_bare("tokens_per_s_c32"),
-        "unary_vs_router": against("vllm-router", "unary_per_s"),
-        "streaming_ceiling_vs_stock": against("stock", "ceiling_tokens_per_s"),
-        "prompt_cost_per_byte_vs_router": against("vllm-router", "prompt_cpu_ns_per_byte"),
+        "streaming_ceiling_vs_stock": ratio(of(mock, ours, ceiling), of(mock, "stock", ceiling)),
+    }
+
+
+def beside_router(mock: Figures, system: str) -> dict[str, float | None]:
+    """The keys that compare a system with vllm-router."""
+
+    def each(measure: str, compare: Callable[[list[float] | None, list[float] | None], float | None]) -> float | None:
+        return compare(*(mock.get(name, {}).get(measure) for name in (system, "vllm-router")))
+
+    return {
+        "cpu_per_token_vs_router": each("cpu_us_per_token", ratio),
+        "added_ttft_ms_p50_c1": each("ttft_ms_p50_c1", difference),
+        "added_ttft_ms_p99_c32": each("ttft_ms_p99_c32", difference),
+        "unary_vs_router": each("unary_per_s", ratio),
+        "prompt_cost_per_byte_vs_router": each("prompt_cpu_ns_per_byte", ratio),
     }
 
 

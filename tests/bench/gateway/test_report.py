@@ -6,7 +6,7 @@ import pytest
 
 from bench.gateway import report
 from bench.gateway.__main__ import CHOOSING, RESULTS
-from bench.gateway.results import keys, tables
+from bench.gateway.results import beside_router, keys, tables
 from tests.bench.gateway.test_results import MOCK, REAL
 
 
@@ -16,6 +16,7 @@ def document() -> dict[str, Any]:
     return {
         **keys(MOCK, REAL, "ours"),
         "features_on": keys(MOCK, REAL, "features"),
+        "model_on_ray": {name: beside_router(MOCK, name) for name in ("ours", "features")},
         "systems": tables(MOCK, titles),
         "real": tables(REAL, {"bare": "bare vllm serve", "ours": "this gateway on Ray"}),
         "memory_mb": {"real:bare": {"title": "SmolLM2: bare", "path": 0, "model": 1500}},
@@ -31,16 +32,19 @@ def document() -> dict[str, Any]:
 
 def test_the_report_has_every_goal_with_its_value(document: dict[str, Any]) -> None:
     text = report.markdown(document)
-    assert "| CPU per streamed token ÷ vllm-router's (`cpu_per_token_vs_router`) | ≤ 2.5 | 2 | - |" in text
+    assert "| CPU per streamed token ÷ vllm-router's (`cpu_per_token_vs_router`) | ≤ 2.5 | 1.5 | - |" in text
     assert "| Tokens/s of SmolLM2 ÷ bare vllm serve, 8 streams (`throughput_ratio_c8`) | ≥ 0.97 | 0.99 | 0.98 |" in text
     assert "`python -m bench.gateway`, 2026-11-24, 5 rounds, a CPU, 2 cores, 24 GB, load 0.1 before the run" in text
     assert "| this gateway | 42.0 (67%) |" in text
-    assert "missed" not in text
+    like_for_like, on_ray = text.split("Where ours is on Ray")
+    assert "missed" not in like_for_like
+    assert "| CPU per streamed token ÷ vllm-router's (`cpu_per_token_vs_router`) | ≤ 2.5 | 2 | - |" in on_ray
+    assert "| Unary requests/s ÷ vllm-router's (`unary_vs_router`) | ≥ 0.5 | **0.1** (missed) | - |" in on_ray
 
 
 def test_a_missed_goal_is_marked(document: dict[str, Any]) -> None:
-    text = report.markdown(document | {"unary_vs_router": 0.1})
-    assert "| Unary requests/s ÷ vllm-router's (`unary_vs_router`) | ≥ 0.5 | **0.1** (missed) | - |" in text
+    text = report.markdown(document | {"unary_vs_router": 0.2})
+    assert "| Unary requests/s ÷ vllm-router's (`unary_vs_router`) | ≥ 0.5 | **0.2** (missed) | - |" in text
 
 
 def test_figures_of_a_busy_machine_or_of_few_rounds_are_marked(document: dict[str, Any]) -> None:

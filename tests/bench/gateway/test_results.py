@@ -1,6 +1,6 @@
 import pytest
 
-from bench.gateway.results import KEYS, keys, meets, tables
+from bench.gateway.results import KEYS, beside_router, keys, meets, tables
 
 MOCK = {
     "vllm-router": {
@@ -15,11 +15,15 @@ MOCK = {
     "handle": {"cpu_us_per_token": [560.0, 1120.0]},
     "ours": {
         "cpu_us_per_token": [28.0, 56.0],
+        "unary_per_s": [3000.0, 2000.0],
+        "ceiling_tokens_per_s": [12000.0, 11000.0],
+    },
+    "ours-standalone": {
+        "cpu_us_per_token": [21.0, 42.0],
         "ttft_ms_p50_c1": [0.7, 0.9],
         "ttft_ms_p99_c32": [8.0, 8.0],
         "unary_per_s": [15000.0, 10000.0],
         "prompt_cpu_ns_per_byte": [1.0, 3.0],
-        "ceiling_tokens_per_s": [12000.0, 11000.0],
     },
 }
 REAL = {
@@ -32,7 +36,7 @@ REAL = {
 
 def test_the_keys_are_those_of_the_issue() -> None:
     assert keys(MOCK, REAL, "ours") == {
-        "cpu_per_token_vs_router": 2.0,
+        "cpu_per_token_vs_router": 1.5,
         "serve_llm_vs_ours": 15.0,
         "stock_vs_ours": 20.0,
         "added_ttft_ms_p50_c1": 0.6,
@@ -44,6 +48,13 @@ def test_the_keys_are_those_of_the_issue() -> None:
         "prompt_cost_per_byte_vs_router": 1.0,
     }
     assert set(keys(MOCK, REAL, "ours")) == set(KEYS)
+
+
+def test_a_model_on_ray_is_compared_apart() -> None:
+    found = beside_router(MOCK, "ours")
+    assert (found["cpu_per_token_vs_router"], found["unary_vs_router"]) == (2.0, 0.1)
+    assert found["added_ttft_ms_p50_c1"] is None
+    assert found.keys() == beside_router(MOCK, "ours-standalone").keys() < KEYS.keys()
 
 
 def test_features_are_compared_with_the_bare_rounds_beside_them() -> None:
