@@ -116,11 +116,11 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def answers(port: int, headers: dict[str, str] | None = None, model: str = "mock", host: str = "127.0.0.1") -> bool:
+def answers(port: int, headers: dict[str, str] | None = None) -> bool:
     """Whether a chat completion succeeds."""
-    body = {"model": model, "messages": [{"role": "user", "content": "ready?"}], "max_tokens": 1}
+    body = {"model": "mock", "messages": [{"role": "user", "content": "ready?"}], "max_tokens": 1}
     try:
-        url = f"http://{host}:{port}/v1/chat/completions"
+        url = f"http://127.0.0.1:{port}/v1/chat/completions"
         return httpx.post(url, json=body, headers=headers, timeout=30).is_success
     except httpx.HTTPError:
         return False
