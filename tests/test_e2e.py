@@ -35,6 +35,12 @@ def test_a_report_without_failures_passes() -> None:
     load.parse(printed(*[200] * 100)).check()
 
 
+def test_a_load_beside_which_workers_were_killed_does_not() -> None:
+    outcomes = load.parse(printed(*[200] * 100)).outcomes
+    with pytest.raises(AssertionError, match="Selected to kill: gateway"):
+        load.Report(outcomes, killed="Selected to kill: gateway").check()
+
+
 def test_a_load_that_fell_behind_proves_nothing() -> None:
     outcomes = load.parse(printed(*[200] * 100)).outcomes
     with pytest.raises(AssertionError, match="fell behind its rate"):

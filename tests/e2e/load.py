@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Report:
     """All requests of one load."""
 
     outcomes: list[Outcome]
+    killed: str = ""
+    """What Ray's raylets say of workers that they have killed for want of memory."""
 
     @property
     def failures(self) -> list[Outcome]:
@@ -72,13 +74,14 @@ class Report:
         return f"{len(self.failures)} of {len(self.outcomes)} requests failed in {self.span_s:.0f} s; {times}"
 
     def check(self) -> None:
-        """Every request was answered, and as many were sent as promised.
+        """Every request was answered, as many were sent as promised, and no pod ran out of memory.
 
         Raises:
             AssertionError: with the first failures.
         """
         shown = [f"{one.at - self.outcomes[0].at:.1f} s {one.model}: {one.status} {one.error}" for one in self.failures]
-        assert not shown, "\n".join([str(self), *shown[:SHOWN]])
+        assert not shown, "\n".join([str(self), *shown[:SHOWN], self.killed])
+        assert not self.killed, f"a pod's limit is too low for what runs in it:\n{self.killed}"
         assert len(self.outcomes) > 0.9 * RATE * self.span_s, f"the load fell behind its rate: {self}"
 
 
@@ -120,7 +123,7 @@ def load(release: Release, models: dict[str, str]) -> Iterator[Load]:
             lambda phase: phase in ("Succeeded", "Failed"),
             REQUEST_TIMEOUT_S + 30,
         )
-        running.report = parse(_logs(release, running.pod))
+        running.report = replace(parse(_logs(release, running.pod)), killed=release.killed_for_memory())
     finally:
         release.kubectl("delete", f"pod/{running.pod}", f"configmap/{running.pod}", "--wait=false", check=False)
 

@@ -40,6 +40,10 @@ print(urllib.request.urlopen(request).read().decode())
 """
 #: What `kubectl exec` runs on a head for that.
 SERVE_API = ("--container=ray", "--", "python", "-c", SERVE_PROGRAM)
+#: What `kubectl exec` runs on a Ray pod to find the workers that its raylet has killed: it looks at the memory that the
+#: pod takes, and ends the youngest actors before the kernel ends the pod.
+RAYLET_LOG = "/tmp/ray/session_latest/logs/raylet.out"
+KILLED = ("--container=ray", "--", "grep", "-hE", "OOM kill reason|^Selected to kill", RAYLET_LOG)
 #: For any answer: a request to a model that starts is held until it has started.
 CLIENT_TIMEOUT_S = CHANGE_TIMEOUT_S
 
@@ -197,6 +201,13 @@ class Release:
         (pod,) = self.pods(role)
         name: str = pod["metadata"]["name"]
         return name
+
+    def killed_for_memory(self) -> str:
+        """What the raylets of all pods say of workers that they have killed because a pod was at its limit."""
+        said = (
+            self.kubectl("exec", pod["metadata"]["name"], *KILLED, check=False) for pod in self.pods() if is_ready(pod)
+        )
+        return "\n".join(filter(None, map(str.strip, said)))
 
     def serve_image(self) -> str:
         """The image of the head: the programs of the tests run in it."""
