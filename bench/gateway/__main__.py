@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 
 from bench.gateway import measures, ray_systems, real, report, results, systems
 from bench.gateway.machine import machine, versions
-from bench.gateway.measures import Client, Failed
+from bench.gateway.measures import Client, Effort, Failed
 from bench.gateway.rounds import Rounds, say
+from bench.gateway.stages import GROUPS, Measure, wanted
 from bench.gateway.systems import Backend, CannotStart, System, memory_of
 from tools.demo.cluster import DeployFailed
 from tools.demo.rendered import REPOSITORY
@@ -24,19 +26,16 @@ from tools.ports import free_port
 
 RESULTS = REPOSITORY / "bench" / "results"
 CHOOSING = REPOSITORY / "docs" / "choosing.md"
-#: Groups of systems that start together, in the order of the tables.
-GROUPS = ("direct", "haproxy", "vllm-router", "litellm", "stock", "ours", "features")
-#: Whose ceiling is sought: it takes as long as all other measures together.
-WITH_CEILING = ("vllm-router", "stock", "ours", "features")
 COUNTED = """\
 CPU is the run time that the scheduler accounts to threads (`/proc/<pid>/task/*/schedstat`) from the first request to
 the end of the last, of every process between client and model: for a proxy its process and children; for Ray its
 HAProxy or proxy actor ("of which proxy") and every replica that is no model (gateway, ingress); for the gateway with
 features Redis, too. The model itself is in no system's figure; what it costs there, and the rest of Ray (raylet, GCS,
-controller, dashboard, agents), which runs with and without requests, are columns of their own. Client, model and all
-systems share the machine and loopback; all are up during the whole run. In each round every system is measured once,
-and each round begins with another one. Ratios and differences are medians over the rounds of the two systems' figures
-in the same round.
+controller, dashboard, agents), which runs with and without requests, are columns of their own. Client, model and
+systems share the machine and loopback. What is compared is up together, and nothing else, since idle Ray nodes take
+cores, too: the gateway and the routers; vllm-router again with the gateway's features on; Ray Serve and the gateway;
+Ray Serve again with features on. In each round every system is measured once, and each round begins with another one.
+Ratios and differences are medians over the rounds of the two systems' figures in the same round.
 
 The load of the CPU and c=32 columns: 32 connections, each with one stream of 100 tokens after another, a step of 10 ms
 between two tokens for all streams at once, as an engine's batches have it. TTFT is the time to the first event. Unary
@@ -133,7 +132,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         **results.keys(mock.figures, on_model.figures, "ours"),
         "features_on": results.keys(mock.figures, on_model.figures, "features"),
-        "model_on_ray": {name: results.beside_router(mock.figures, name) for name in ("ours", "features")},
+        "model_on_ray": {
+            "ours": results.beside_router(mock.figures, "ours"),
+            "features": results.beside_router(mock.figures, "features"),
+        },
         "systems": results.tables(mock.figures, titles),
         "real": results.tables(on_model.figures, {name.removeprefix("real:"): title for name, title in titles.items()}),
         "memory_mb": memory,
@@ -151,25 +153,32 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def mock_rounds(
     client: Client, arguments: argparse.Namespace, rounds: Rounds, titles: dict[str, str], memory: dict[str, Any]
 ) -> None:
-    """Start every system before the mock model, and measure them in turns."""
+    """Measure every system before the mock model in turns, stage by stage."""
     effort = measures.QUICK if arguments.quick else measures.Effort()
-    with ExitStack() as running:
-        behind = running.enter_context(systems.backend())
-        compared: list[System] = []
-        for group in GROUPS:
-            if group in arguments.systems:
+    for stage, groups in wanted(arguments.systems):
+        with ExitStack() as running:
+            behind = running.enter_context(systems.backend())
+            up: list[System] = []
+            for group in groups:
                 say(f"starting {group}")
-                compared += start(running, group, behind)
-        titles |= {system.name: system.title for system in compared}
-        rounds.prepare(compared, lambda system: measures.warm_up(client, system))
+                up += start(running, group, behind)
+            planned = {system.name: (system, chosen) for system, chosen in stage.planned(up)}
+            compared = [system for system, _ in planned.values()]
+            titles |= {system.name: system.title for system in compared}
+            rounds.prepare(compared, lambda system: measures.warm_up(client, system))
+            rounds.run(compared, arguments.rounds, _measuring(client, effort, planned))
+            for system in compared:
+                memory[system.name] = {"title": system.title, **memory_of(system)}
 
-        def measure(system: System) -> dict[str, float]:
-            chosen = [one for one in measures.MEASURES if one is not measures.ceiling or system.name in WITH_CEILING]
-            return {name: value for one in chosen for name, value in one(client, system, effort).items()}
 
-        rounds.run(compared, arguments.rounds, measure)
-        for system in compared:
-            memory[system.name] = {"title": system.title, **memory_of(system)}
+def _measuring(
+    client: Client, effort: Effort, planned: dict[str, tuple[System, tuple[Measure, ...]]]
+) -> Callable[[System], dict[str, float]]:
+    def measure(system: System) -> dict[str, float]:
+        _, chosen = planned[system.name]
+        return {name: value for one in chosen for name, value in one(client, system, effort).items()}
+
+    return measure
 
 
 def start(running: ExitStack, group: str, behind: Backend) -> list[System]:

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,9 @@ MOCK_ENGINE = {"RAYLLM_VLLM_ENGINE_CLS": "bench.gateway.stock.MockEngine"}
 MODEL_DEPLOYMENTS = ("MockModel", "LLMServer", "VLLMServer", ":Model")
 #: Ray's own processes that bytes of a request pass through.
 PROXIES = ("haproxy", "ray::ProxyActor", "ray::HAProxyManager", "ray::FallbackProxy")
-#: Serve's replicas get ports from here, 1,000 for each node on this machine, so that nodes do not take each other's.
-_REPLICA_PORTS = count(30000, 1000)
+#: Serve's replicas get ports from here, 1,000 for each node that is up, so that nodes do not take each other's. Those
+#: above the kernel gives to whoever connects.
+_REPLICA_PORTS = cycle(range(29000, 32000, 1000))
 
 
 def node_environment() -> dict[str, str]:

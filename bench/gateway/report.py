@@ -6,6 +6,7 @@ from math import log10
 from typing import Any
 
 from bench.gateway.results import KEYS, meets
+from bench.gateway.stages import is_beside
 
 #: Below this load nothing else is running; overlap shifts ratios by half.
 QUIET_LOAD = 0.5
@@ -210,7 +211,7 @@ def svg(document: dict[str, Any]) -> str:
     values = {
         system["title"]: system["measures"]["cpu_us_per_token"]["median"]
         for name, system in document["systems"].items()
-        if name != "direct" and "cpu_us_per_token" in system["measures"]
+        if name != "direct" and not is_beside(name) and "cpu_us_per_token" in system["measures"]
     }
     router = document["systems"].get("vllm-router", {}).get("measures", {}).get("cpu_us_per_token", {}).get("median")
     bars = sorted(((title, value) for title, value in values.items() if value > 0), key=lambda one: one[1])

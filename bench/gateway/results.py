@@ -5,6 +5,7 @@ from typing import Any
 
 from bench.gateway.figures import Figure, difference, ratio
 from bench.gateway.rounds import Figures
+from bench.gateway.stages import beside
 
 #: The keys, what they are, and the goal each has (an upper bound if it begins with <, else a lower one).
 KEYS: dict[str, tuple[str, str]] = {
@@ -36,22 +37,28 @@ def keys(mock: Figures, real: Figures, ours: str) -> dict[str, float | None]:
         bare = "bare" if ours == "ours" else f"bare-{ours}"
         return ratio(of(real, ours, measure), of(real, bare, measure))
 
-    cpu, ceiling = "cpu_us_per_token", "ceiling_tokens_per_s"
+    def beside_stock(stock: str, measure: str) -> tuple[list[float] | None, list[float] | None]:
+        # Features are measured last, and Ray Serve beside them once more.
+        theirs = stock if ours == "ours" else beside(stock, ours)
+        return of(mock, theirs, measure), of(mock, beside(ours, "stock"), measure)
+
+    stock_ceiling, ceiling = beside_stock("stock", "ceiling_tokens_per_s")
     router = beside_router(mock, f"{ours}-standalone")
     return {key: router.get(key) for key in KEYS} | {
-        "stock_vs_ours": ratio(of(mock, "handle", cpu), of(mock, ours, cpu)),
-        "serve_llm_vs_ours": ratio(of(mock, "stock", cpu), of(mock, ours, cpu)),
+        "stock_vs_ours": ratio(*beside_stock("handle", "cpu_us_per_token")),
+        "serve_llm_vs_ours": ratio(*beside_stock("stock", "cpu_us_per_token")),
         "throughput_ratio_c8": beside_bare("tokens_per_s_c8"),
         "throughput_ratio_c32": beside_bare("tokens_per_s_c32"),
-        "streaming_ceiling_vs_stock": ratio(of(mock, ours, ceiling), of(mock, "stock", ceiling)),
+        "streaming_ceiling_vs_stock": ratio(ceiling, stock_ceiling),
     }
 
 
 def beside_router(mock: Figures, system: str) -> dict[str, float | None]:
-    """The keys that compare a system with vllm-router."""
+    """The keys that compare a system with vllm-router, in the stage that both are in."""
+    router = beside("vllm-router", "features") if system.startswith("features") else "vllm-router"
 
     def each(measure: str, compare: Callable[[list[float] | None, list[float] | None], float | None]) -> float | None:
-        return compare(*(mock.get(name, {}).get(measure) for name in (system, "vllm-router")))
+        return compare(*(mock.get(name, {}).get(measure) for name in (system, router)))
 
     return {
         "cpu_per_token_vs_router": each("cpu_us_per_token", ratio),

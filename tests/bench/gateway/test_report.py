@@ -32,7 +32,7 @@ def document() -> dict[str, Any]:
 
 def test_the_report_has_every_goal_with_its_value(document: dict[str, Any]) -> None:
     text = report.markdown(document)
-    assert "| CPU per streamed token ÷ vllm-router's (`cpu_per_token_vs_router`) | ≤ 2.5 | 1.5 | - |" in text
+    assert "| CPU per streamed token ÷ vllm-router's (`cpu_per_token_vs_router`) | ≤ 2.5 | 1.5 | 2 |" in text
     assert "| Tokens/s of SmolLM2 ÷ bare vllm serve, 8 streams (`throughput_ratio_c8`) | ≥ 0.97 | 0.99 | 0.98 |" in text
     assert "`python -m bench.gateway`, 2026-11-24, 5 rounds, a CPU, 2 cores, 24 GB, load 0.1 before the run" in text
     assert "| this gateway | 42.0 (67%) |" in text
@@ -66,12 +66,13 @@ def test_a_table_has_as_many_columns_in_every_row(document: dict[str, Any]) -> N
         assert len({line.count("|") for line in rows}) <= 1, block
 
 
-def test_the_picture_has_a_bar_for_every_system_that_costs_something(document: dict[str, Any]) -> None:
+def test_the_picture_has_one_bar_for_every_system_that_costs_something(document: dict[str, Any]) -> None:
     root = ElementTree.fromstring(report.svg(document))
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "42.0 = 2.0 x vllm-router" in texts
     assert "Ray Serve LLM <defaults>" in texts
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}rect"))) == 1 + len(MOCK)
+    systems = ["vllm-router", "stock", "handle", "ours", "ours-standalone", "features-standalone"]
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}rect"))) == 1 + len(systems)
 
 
 def test_the_page_gets_the_table_between_its_markers_and_keeps_the_rest(document: dict[str, Any]) -> None:

@@ -9,15 +9,18 @@ MOCK = {
         "ttft_ms_p99_c32": [3.0, 4.0],
         "unary_per_s": [30000.0, 20000.0],
         "prompt_cpu_ns_per_byte": [2.0, 2.0],
-        "ceiling_tokens_per_s": [6000.0, 6000.0],
     },
     "stock": {"cpu_us_per_token": [420.0, 840.0], "ceiling_tokens_per_s": [1000.0, 1000.0]},
     "handle": {"cpu_us_per_token": [560.0, 1120.0]},
     "ours": {
         "cpu_us_per_token": [28.0, 56.0],
         "unary_per_s": [3000.0, 2000.0],
-        "ceiling_tokens_per_s": [12000.0, 11000.0],
     },
+    "ours-beside-stock": {"cpu_us_per_token": [28.0, 56.0], "ceiling_tokens_per_s": [12000.0, 11000.0]},
+    "vllm-router-beside-features": {"cpu_us_per_token": [10.0, 10.0]},
+    "features-standalone": {"cpu_us_per_token": [20.0, 20.0]},
+    "stock-beside-features": {"ceiling_tokens_per_s": [500.0, 500.0]},
+    "features-beside-stock": {"ceiling_tokens_per_s": [6000.0, 6500.0]},
     "ours-standalone": {
         "cpu_us_per_token": [21.0, 42.0],
         "ttft_ms_p50_c1": [0.7, 0.9],
@@ -57,10 +60,11 @@ def test_a_model_on_ray_is_compared_apart() -> None:
     assert found.keys() == beside_router(MOCK, "ours-standalone").keys() < KEYS.keys()
 
 
-def test_features_are_compared_with_the_bare_rounds_beside_them() -> None:
+def test_features_are_compared_with_what_stood_beside_them() -> None:
     found = keys(MOCK, REAL, "features")
     assert (found["throughput_ratio_c8"], found["throughput_ratio_c32"]) == (0.98, 0.97)
-    assert found["cpu_per_token_vs_router"] is None
+    assert (found["cpu_per_token_vs_router"], found["streaming_ceiling_vs_stock"]) == (2.0, 12.5)
+    assert found["stock_vs_ours"] is None
 
 
 def test_what_was_not_measured_has_no_value() -> None:
