@@ -83,13 +83,13 @@ class LocalCluster:
         self._process: subprocess.Popen[bytes] | None = None
         self.environment = {
             **os.environ,
+            # One node's metrics are few, and Ray's 10 seconds are long for who looks at them.
+            "RAY_metrics_report_interval_ms": "2000",
             **environment,
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(REPOSITORY), str(Path(sys.executable).parent), os.environ.get("PYTHONPATH", "")])
             ),
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            # One node's metrics are few, and Ray's 10 seconds are long for who looks at them.
-            "RAY_metrics_report_interval_ms": "2000",
             # Nobody waits for streams to end when a laptop's demo is stopped.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_AUTH_MODE": "disabled",
