@@ -132,10 +132,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         **results.keys(mock.figures, on_model.figures, "ours"),
         "features_on": results.keys(mock.figures, on_model.figures, "features"),
-        "model_on_ray": {
-            "ours": results.beside_router(mock.figures, "ours"),
-            "features": results.beside_router(mock.figures, "features"),
-        },
+        "model_on_ray": {name: results.beside_router(mock.figures, name) for name in ("ours", "features")},
         "systems": results.tables(mock.figures, titles),
         "real": results.tables(on_model.figures, {name.removeprefix("real:"): title for name, title in titles.items()}),
         "memory_mb": memory,
