@@ -1,7 +1,7 @@
 """Which systems stand beside each other while they are measured, and what is measured of them.
 
-A Ray node that idles wakes up so often that beside two of them a gateway on the same two cores has twice the 99th
-percentile. So only what is compared is up at a time, and some systems are measured in several stages.
+A Ray node that idles takes a tenth of a core, in bursts, and the percentiles of what stands beside it show them. So
+only what is compared is up at a time, and some systems are measured in several stages.
 """
 
 from collections.abc import Callable, Sequence
