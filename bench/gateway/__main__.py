@@ -7,9 +7,9 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -159,23 +159,20 @@ def mock_rounds(
             for group in groups:
                 say(f"starting {group}")
                 up += start(running, group, behind)
-            planned = {system.name: (system, chosen) for system, chosen in stage.planned(up)}
-            compared = [system for system, _ in planned.values()]
+            planned = stage.planned(up)
+            compared = [system for system, _ in planned]
             titles |= {system.name: system.title for system in compared}
             rounds.prepare(compared, lambda system: measures.warm_up(client, system))
-            rounds.run(compared, arguments.rounds, _measuring(client, effort, planned))
+            chosen = {system.name: own for system, own in planned}
+            rounds.run(compared, arguments.rounds, partial(_figures, client, effort, chosen))
             for system in compared:
                 memory[system.name] = {"title": system.title, **memory_of(system)}
 
 
-def _measuring(
-    client: Client, effort: Effort, planned: dict[str, tuple[System, tuple[Measure, ...]]]
-) -> Callable[[System], dict[str, float]]:
-    def measure(system: System) -> dict[str, float]:
-        _, chosen = planned[system.name]
-        return {name: value for one in chosen for name, value in one(client, system, effort).items()}
-
-    return measure
+def _figures(
+    client: Client, effort: Effort, chosen: dict[str, tuple[Measure, ...]], system: System
+) -> dict[str, float]:
+    return {name: value for one in chosen[system.name] for name, value in one(client, system, effort).items()}
 
 
 def start(running: ExitStack, group: str, behind: Backend) -> list[System]:
