@@ -1,4 +1,4 @@
-"""``make bench-batch``: measure batches beside clients; writes bench/results/batch.{md,json}. Under five minutes."""
+"""``make bench-batch``: measure batches beside clients; writes bench/results/batch.{md,json}. About eight minutes."""
 
 import argparse
 import json

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from bench.batch.engine import ANSWERS_PER_S, SEQUENCES, TOKENS
-from bench.batch.service import MODEL, Service
+from bench.batch.service import MODEL, RAY_DATA_LINES, Service
 from bench.gateway.figures import percentile
 from bench.gateway.load import Load, Outcome
 from bench.gateway.measures import Client, Failed
@@ -46,6 +46,8 @@ def round_of(client: Client, service: Service, effort: Effort) -> dict[str, floa
     alone = _first_token_ms(client, service, effort.first_token_s)
     with _batch_beside(service, int(10 * effort.first_token_s * ANSWERS_PER_S)):
         beside = _first_token_ms(client, service, effort.first_token_s)
+    time.sleep(IDLE_S)
+    start_s, by_ray_data, beside_ray_data = _ray_data(client, service, effort)
     return {
         "online_per_s": online,
         "batch_per_s": batch,
@@ -53,6 +55,11 @@ def round_of(client: Client, service: Service, effort: Effort) -> dict[str, floa
         "ttft_p95_alone_ms": alone,
         "ttft_p95_beside_ms": beside,
         "ttft_p95_ratio": beside / alone,
+        "ray_data_start_s": start_s,
+        "ray_data_per_s": by_ray_data,
+        "ray_data_throughput_ratio": by_ray_data / online,
+        "ttft_p95_beside_ray_data_ms": beside_ray_data,
+        "ray_data_ttft_p95_ratio": beside_ray_data / alone,
     }
 
 
@@ -99,6 +106,31 @@ def _batch(service: Service, lines: int) -> float:
         return time.perf_counter() - began
 
 
+def _ray_data(client: Client, service: Service, effort: Effort) -> tuple[float, float, float]:
+    """Of a batch that Ray Data sends: seconds to its first answers, answers a second, and the p95 in ms beside it."""
+    with _api(service) as api:
+        batch = _start(api, _upload(api, RAY_DATA_LINES))
+        began = time.perf_counter()
+        first, counted = _counted(api, batch, 0)
+        last, more = first, counted
+        while last - first < effort.throughput_s:
+            last, more = _counted(api, batch, more)
+        beside = _first_token_ms(client, service, effort.first_token_s)
+        _cancel(api, batch)
+        return first - began, (more - counted) / (last - first), beside
+
+
+def _counted(api: httpx.Client, batch: str, before: int) -> tuple[float, int]:
+    """When a batch has more answers than before, and how many."""
+    while True:
+        seen: dict[str, Any] = api.get(f"/v1/batches/{batch}").raise_for_status().json()
+        if seen["request_counts"]["completed"] > before:
+            return time.perf_counter(), seen["request_counts"]["completed"]
+        if seen["status"] in _OVER:
+            raise Failed(f"a batch is over: {seen}")
+        time.sleep(_POLL_S)
+
+
 @contextmanager
 def _batch_beside(service: Service, lines: int) -> Iterator[None]:
     """A batch that runs, and is cancelled at the end."""
@@ -107,10 +139,15 @@ def _batch_beside(service: Service, lines: int) -> Iterator[None]:
         _wait(api, batch, "in_progress", *_OVER)
         time.sleep(1)
         yield
-        if _wait(api, batch, "in_progress", *_OVER)["status"] != "in_progress":
-            raise Failed("the batch was over before the measure was")
-        api.post(f"/v1/batches/{batch}/cancel").raise_for_status()
-        _wait(api, batch, *_OVER)
+        _cancel(api, batch)
+
+
+def _cancel(api: httpx.Client, batch: str) -> None:
+    """End a batch that was under way all the time."""
+    if _wait(api, batch, "in_progress", *_OVER)["status"] != "in_progress":
+        raise Failed("the batch was over before the measure was")
+    api.post(f"/v1/batches/{batch}/cancel").raise_for_status()
+    _wait(api, batch, *_OVER)
 
 
 def _api(service: Service) -> httpx.Client:

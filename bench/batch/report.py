@@ -12,6 +12,11 @@ _ROWS = {
     "ttft_p95_alone_ms": "TTFT p95 without a batch, ms",
     "ttft_p95_beside_ms": "TTFT p95 beside a batch, ms",
     "ttft_p95_ratio": "**the second divided by the first**",
+    "ray_data_start_s": "a large batch, sent by Ray Data: until its first answers are kept, s",
+    "ray_data_per_s": "answers a second, from then on",
+    "ray_data_throughput_ratio": "**divided by those asked by clients**",
+    "ttft_p95_beside_ray_data_ms": "TTFT p95 beside it, ms",
+    "ray_data_ttft_p95_ratio": "**divided by that without a batch**",
 }
 
 
@@ -33,9 +38,9 @@ def markdown(results: dict[str, Any]) -> str:
 |---|---|---|
 {rows}
 
-Both ways in turns, in one run, through the gateway and the batches as the chart deploys them. The model is a fake with
-the pace of values/batch.yaml's: {SEQUENCES} places, and a token each {STEP_S * 1000:g} ms, in which an L4 reads the
-weights once. It takes the lower priority number first; an answer has {TOKENS} tokens. Throughput is of a model that
-nobody else asks. The time to the first token (TTFT) is that of streams that come evenly and ask for {BUSY:.0%} of the
-model, while a batch asks for all it can get. Ratios are medians of the rounds' ratios.
+In turns, in one run, through the gateway and the batches as the chart deploys them. The model is a fake with the pace
+of values/batch.yaml's: {SEQUENCES} places, and a token each {STEP_S * 1000:g} ms, in which an L4 reads the weights
+once. It takes the lower priority number first; an answer has {TOKENS} tokens. Throughput is of a model that nobody
+else asks. The time to the first token (TTFT) is that of streams that come evenly and ask for {BUSY:.0%} of the model,
+while a batch asks for all it can get. Ratios are medians of the rounds' ratios.
 """

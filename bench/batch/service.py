@@ -21,6 +21,8 @@ from tools.ports import free_port
 START_TIMEOUT_S = 60
 #: The model's name: one of which the environment changes nothing.
 MODEL = "fake"
+#: From so many lines on Ray Data sends a batch: more than the others of the benchmark have.
+RAY_DATA_LINES = 20_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def running() -> Iterator[Service]:
             *(f"models.{MODEL}.runtime=standalone", f"models.{MODEL}.url={url}", f"models.{MODEL}.takesPriority=true"),
             f"models.{MODEL}.queue.maxConcurrent={SEQUENCES}",
             *("batch.enabled=true", f"batch.storage=file://{folder}", f"batch.concurrency={2 * SEQUENCES}"),
+            f"batch.rayData.fromLines={RAY_DATA_LINES}",
             f"gateway.port={port}",
         ]
         rendered = ray_service(helm_template(helm(), [REPOSITORY / "values" / "environments" / "local.yaml"], settings))

@@ -10,12 +10,13 @@ from ray.serve import metrics as serve_metrics
 
 from serve_apps.batch.batches import Batches
 from serve_apps.batch.config import BatchArgs, BatchSettings
+from serve_apps.batch.dataset import RayDataSenders
 from serve_apps.batch.execution import TenantSender, Workplace
 from serve_apps.batch.files import Files
 from serve_apps.batch.ingress import build_asgi
 from serve_apps.batch.leases import Leases, StoredLeases
 from serve_apps.batch.objects import Status
-from serve_apps.batch.pace import Paces
+from serve_apps.batch.pace import NICENESS, Paces
 from serve_apps.batch.storage import Storage
 from serve_apps.batch.worker import Worker
 from serve_apps.common import logging, metrics, redis, secrets
@@ -25,9 +26,6 @@ from serve_apps.common.middleware import ASGIApp
 from serve_apps.common.secrets import InternalCredential
 
 _LEASE_PREFIX = "llm-batch:"
-#: Added to the niceness that Ray gives its workers (15), up to nice(2)'s 19: the gateway, which shares the cores, has
-#: clients who wait.
-NICENESS = 10
 
 
 class RayMetrics:
@@ -65,6 +63,7 @@ class BatchServer:
             Paces(lambda: self._in_force().concurrency),
             self._in_force,
             RayMetrics(),
+            RayDataSenders(args),
         )
         self._leases = _leases(args.redis, storage)
 

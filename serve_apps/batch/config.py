@@ -23,6 +23,17 @@ class BatchArgs(Config):
     redis: str = Field("", pattern=r"^(rediss?://[^@\s]+)?$")
     """Where replicas agree who works on which batch, ``redis://host:port/db``; the password is a Secret's. Empty: they
     agree through the storage."""
+    label_selector: dict[str, str] = Field(default_factory=dict)
+    """Ray's labels of the nodes that Ray Data's processes may run on: those with a gateway and with the storage."""
+
+
+class RayData(Config):
+    """Which batches Ray Data sends, and how."""
+
+    from_lines: int = Field(0, ge=0)
+    """Batches of at least so many lines are sent by Ray Data, from processes of its own. 0: none are."""
+    senders: int = Field(2, ge=1, le=64)
+    """Processes that send the lines of one batch, wherever pipelines run; they share its `concurrency`."""
 
 
 class BatchSettings(Config):
@@ -40,6 +51,8 @@ class BatchSettings(Config):
     """Lines a batch may have."""
     retention_hours: int = Field(720, ge=24, le=24 * 366)
     """Hours that files, and batches that are over, are kept."""
+    ray_data: RayData = RayData()
+    """Large batches, sent by Ray Data."""
 
 
 class JobArgs(Config):

@@ -16,6 +16,7 @@ from serve_apps.batch.lines import Check, Line, blocks, read
 from serve_apps.batch.objects import Batch, BatchError, Ending, Errors, RequestCounts
 from serve_apps.batch.observation import Observer
 from serve_apps.batch.pace import Paces
+from serve_apps.batch.pieces import Left, Senders, piece_lines, pieces
 from serve_apps.common.gateway_client import Caller, GatewayClient, Reply
 
 #: Answers are kept at least so often, in seconds, and at the latest when there are so many.
@@ -53,6 +54,8 @@ class Workplace:
     paces: Paces
     settings: Callable[[], BatchSettings]
     observer: Observer
+    senders: Senders
+    """Of large batches."""
     keep_s: float = KEEP_S
     clock: Callable[[], float] = time.time
 
@@ -120,15 +123,8 @@ class Execution:
 
     async def _answer(self) -> None:
         await asyncio.to_thread(self._recall)
-        answering = Answering(
-            self._batch.id,
-            self._place.sender(self._tenant),
-            self._place.paces,
-            lambda: self._place.settings().concurrency,
-            lambda refused: self._place.observer.replied(refused=refused),
-        )
-        lines = self._lines()
-        work = asyncio.create_task(answering.answer(lines, self._deliver))
+        by_ray_data = 0 < self._place.settings().ray_data.from_lines <= self._batch.request_counts.total
+        work = asyncio.create_task(self._send_by_ray_data() if by_ray_data else self._send())
         try:
             while (ending := await self._ending(work)) is None:
                 await self._rest(work)
@@ -136,10 +132,42 @@ class Execution:
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            await lines.aclose()
             # Also where this is cancelled, since the next worker would ask for these again.
             await self._keep_answers()
         await self._keep(status="finalizing", finalizing_at=self._now(), ending=ending)
+
+    async def _send(self) -> None:
+        """Have the lines answered that are not."""
+        answering = Answering(
+            self._batch.id,
+            self._place.sender(self._tenant),
+            self._place.paces,
+            lambda: self._place.settings().concurrency,
+            lambda refused: self._place.observer.replied(refused=refused),
+        )
+        async with contextlib.aclosing(self._lines()) as lines:
+            await answering.answer(lines, self._deliver)
+
+    async def _send_by_ray_data(self) -> None:
+        """As `_send`, from processes of their own."""
+        left = await asyncio.to_thread(self._left_to_send)
+        if not left.pieces:
+            return
+        async with contextlib.aclosing(self._place.senders.answers(left)) as answers:
+            async for sent in answers:
+                for _ in range(sent.refused):
+                    self._place.observer.replied(refused=True)
+                for answer in sent.answers:
+                    self._place.observer.replied(refused=False)
+                    await self._deliver(answer)
+
+    def _left_to_send(self) -> Left:
+        settings, total = self._place.settings(), self._batch.request_counts.total
+        most = piece_lines(total)
+        with contextlib.closing(self._input()) as stream:
+            found = tuple(pieces(stream, self._answered, most))
+        path = self._place.files.path(self._tenant, self._batch.input_file_id)
+        return Left(self._tenant, self._batch.id, path, found, most, settings.concurrency, settings.ray_data.senders)
 
     async def _ending(self, work: asyncio.Task[None]) -> Ending | None:
         """How the batch ends, if it does now."""

@@ -89,7 +89,11 @@ class Files:
         Raises:
             FileNotFoundError: it is gone.
         """
-        return self._storage.open(_content(tenant, file_id))
+        return self._storage.open(self.path(tenant, file_id))
+
+    def path(self, tenant: str, file_id: str) -> str:
+        """Where what is in a file is in the storage, whether it is there or not."""
+        return _content(tenant, file_id)
 
     async def delete(self, tenant: str, file_id: str) -> None:
         """Delete a file of the tenant.

@@ -86,11 +86,14 @@ def test_batches_are_one_application_that_the_gateway_knows() -> None:
         "gatewayUrl": "http://127.0.0.1:8000",
         "modelTimeoutS": 900,
         "storage": "s3://bucket/batches",
+        "labelSelector": {"llm-serving/role": "pipelines"},
     }
     (deployment,) = app["deployments"]
     assert deployment["user_config"] == {**BatchSettings().model_dump(by_alias=True), "concurrency": 32}
     # Its size is that of pipelines, but for the number of replicas.
     assert deployment["ray_actor_options"]["num_cpus"] == 0.2
+    # Ray Data's processes are where the replicas are.
+    assert deployment["ray_actor_options"]["label_selector"] == app["args"]["labelSelector"]
     assert deployment["autoscaling_config"] == {"min_replicas": 1, "max_replicas": 1, "target_ongoing_requests": 96}
     table = application(objects, "gateway")["deployments"][0]["user_config"]
     assert table["batch"] == "http://127.0.0.1:8000/internal/batch"

@@ -108,8 +108,15 @@ def test_the_settings_shown_are_accepted_and_the_numbers_told_are_the_defaults()
     assert f"the first {MAX_ERRORS}" in TEXT
 
 
+def test_the_settings_of_ray_data_are_settings() -> None:
+    shown = yaml.safe_load(blocks(TEXT, "yaml")[1])["batch"]
+    settings = BatchSettings.model_validate(shown)
+    assert (settings.ray_data.from_lines, settings.ray_data.senders) == (10_000, 4)
+    assert settings.concurrency == 256
+
+
 def test_the_job_shown_is_rendered(tmp_path: Path) -> None:
-    (tmp_path / "values.yaml").write_text(blocks(TEXT, "yaml")[1])
+    (tmp_path / "values.yaml").write_text(blocks(TEXT, "yaml")[2])
     (job,) = (one for one in helm_template(helm(), [tmp_path / "values.yaml"]) if one["kind"] == "RayJob")
     assert job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] == 4
     assert (job["spec"]["backoffLimit"], MAX_PASSES) == (3, 4)

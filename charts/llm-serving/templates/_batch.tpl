@@ -12,6 +12,8 @@ Scope: the root. */ -}}
     {{- with include "llm-serving.gatewayRedis" . }}
     redis: {{ . }}
     {{- end }}
+    # Where the gateway and the claim are, as for the replicas.
+    labelSelector: {llm-serving/role: pipelines}
   deployments:
   - name: Batch
     {{- $replicas := dict "min" $batch.replicas "max" $batch.replicas }}

@@ -3,11 +3,12 @@
 It prints its URL. FOLDER has the files ``token`` (the internal credential) and ``redis-password``.
 """
 
+import asyncio
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from serve_apps.batch.ingress import build_asgi
 from serve_apps.batch.leases import Leases, StoredLeases
 from serve_apps.batch.objects import Status
 from serve_apps.batch.pace import Paces
+from serve_apps.batch.pieces import Left, Sending, Sent
 from serve_apps.batch.storage import Storage
 from serve_apps.batch.worker import Rhythm, Worker
 from serve_apps.common import redis
@@ -49,6 +51,34 @@ class Recorded:
         self.endings.append(status)
 
 
+class SendersHere:
+    """Senders that are tasks of the replica itself, each with one of the pieces at a time."""
+
+    def __init__(self, storage: Storage, gateway: GatewayClient) -> None:
+        self.asked: list[Left] = []
+        self.closed = 0
+        self._storage = storage
+        self._gateway = gateway
+
+    async def answers(self, left: Left) -> AsyncGenerator[Sent, None]:
+        self.asked.append(left)
+        pieces = iter(left.pieces)
+        done: asyncio.Queue[Sent] = asyncio.Queue()
+
+        async def work() -> None:
+            sending = Sending(self._storage, TenantSender(self._gateway, left.tenant), left)
+            for piece in pieces:
+                await done.put(await sending.send(*piece))
+
+        workers = [asyncio.create_task(work()) for _ in range(left.senders)]
+        try:
+            for _ in left.pieces:
+                yield await done.get()
+        finally:
+            self.closed += 1
+            await redis.end(workers)
+
+
 @dataclass
 class Replica:
     """A batch app, and what it is made of."""
@@ -57,6 +87,7 @@ class Replica:
     place: Workplace
     gateway: GatewayClient
     observed: Recorded
+    senders: SendersHere
 
 
 def replica_of(
@@ -73,6 +104,7 @@ def replica_of(
     gateway = GatewayClient(gateway_url, credential, PATIENCE_S)
     storage, observed, in_force = Storage(storage_uri), Recorded(), settings or BatchSettings()
     files = Files(storage, clock)
+    senders = SendersHere(storage, gateway)
     place = Workplace(
         files,
         Batches(storage, files, clock),
@@ -80,6 +112,7 @@ def replica_of(
         Paces(lambda: in_force.concurrency),
         lambda: in_force,
         observed,
+        senders,
         KEEP_S,
         clock,
     )
@@ -88,7 +121,8 @@ def replica_of(
     if redis_url:
         client = redis.connect(redis_url, folder / "redis-password")
         leases = redis.Leases(client, name, lambda batch: f"llm-batch:{batch}", lease_s)
-    return Replica(build_asgi(place, Worker(place, leases, RHYTHM), gateway, credential), place, gateway, observed)
+    app = build_asgi(place, Worker(place, leases, RHYTHM), gateway, credential)
+    return Replica(app, place, gateway, observed, senders)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_apps.batch.config import BatchSettings
+from serve_apps.batch.config import BatchSettings, RayData
 from serve_apps.batch.execution import KEEP_ANSWERS
 from serve_apps.batch.objects import new_id
 from serve_apps.batch.worker import next_of
@@ -154,6 +154,39 @@ def test_of_ten_thousand_lines_and_a_kill_in_the_middle_each_is_answered_and_sta
     assert set(times.values()) == {1, 2}
     # What was under way, and what was answered since the last part.
     assert sum(count == 2 for count in times.values()) <= 16 + 2 * KEEP_ANSWERS
+
+
+@pytest.mark.parametrize(("lines", "by_ray_data"), [(9, False), (10, True)])
+def test_a_large_batch_is_sent_by_processes_beside_the_replica(
+    gateway: FakeGateway, gateway_url: str, storage: str, folder: Path, lines: int, by_ray_data: bool
+) -> None:
+    settings = BatchSettings(ray_data=RayData(from_lines=10, senders=3))
+    replica = replica_of(gateway_url, storage, folder, settings=settings)
+    gateway.answer = lambda asked: echo(asked) if len(gateway.asked) > 1 else refuses(429, "model_overloaded")
+    with serving(replica.app, lifespan="on") as url, client_of(url) as client:
+        app = BatchApp(url, client, replica.observed)
+        ended = app.ended(app.start(jsonl(*(line(f"line-{number}") for number in range(lines)))))
+        assert len(app.records(ended.output_file_id)) == lines
+    assert [left.senders for left in replica.senders.asked] == [3] * by_ray_data
+    assert (replica.observed.answered, replica.observed.refused) == (lines, 1)
+
+
+def test_a_replica_that_ends_ends_its_processes_and_the_next_one_sends_what_is_left(
+    batch_app: Start, gateway: FakeGateway, gateway_url: str, storage: str, folder: Path
+) -> None:
+    settings = BatchSettings(concurrency=8, ray_data=RayData(from_lines=1))
+    replica = replica_of(gateway_url, storage, folder, settings=settings)
+    gateway.free = 16
+    with serving(replica.app, lifespan="on") as url, client_of(url) as client:
+        app = BatchApp(url, client, replica.observed)
+        batch = app.start(jsonl(*(line(f"line-{number}") for number in range(40))))
+        until(lambda: replica.observed.answered == 16 and len(gateway.asked) == 24)
+    assert replica.senders.closed == 1
+    gateway.release.set()
+    ended = batch_app(ray_data=RayData(from_lines=1)).ended(batch)
+    assert ended.request_counts
+    assert (ended.status, ended.request_counts.completed) == ("completed", 40)
+    assert len(gateway.asked) == 24 + 40 - 16  # what was answered is kept
 
 
 def test_a_window_that_is_over_ends_a_batch_with_what_is_answered(batch_app: Start, gateway: FakeGateway) -> None:
