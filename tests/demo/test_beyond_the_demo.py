@@ -29,6 +29,8 @@ from tools.demo.rendered import REPOSITORY, helm_template, ray_service
 from tools.gotools import helm
 from tools.ports import free_port
 
+#: Lines of a batch that Ray Data sends.
+LARGE = 200
 VALUES = [REPOSITORY / "values" / name for name in ("large-model-tp4.yaml", "environments/local.yaml")]
 SETTINGS = [
     # The same weights with heads that two workers can share (tools/demo/models.py).
@@ -42,6 +44,7 @@ SETTINGS = [
     "models.reranker.source=pvc://demo-models/all-minilm-l6-v2",
     "models.reranker.accelerator.type=cpu",
     "batch.enabled=true",
+    f"batch.rayData.fromLines={LARGE}",
 ]
 #: A list of processes is no snapshot, and has been seen without some that were there.
 LISTED_WITHIN_S = 60
@@ -195,7 +198,9 @@ def test_a_reranker_puts_what_answers_the_query_first(client: openai.OpenAI) -> 
     assert all(first["relevance_score"] > other["relevance_score"] for other in rest)
 
 
-def test_a_batch_whose_worker_is_killed_has_every_line_once(client: openai.OpenAI, cluster: LocalCluster) -> None:
+def test_a_batch_sent_by_ray_data_whose_worker_is_killed_has_every_line_once(
+    client: openai.OpenAI, cluster: LocalCluster
+) -> None:
     lines = [
         {
             "custom_id": f"line-{number}",
@@ -203,7 +208,7 @@ def test_a_batch_whose_worker_is_killed_has_every_line_once(client: openai.OpenA
             "url": "/v1/chat/completions",
             "body": {"model": "chat", "messages": [{"role": "user", "content": f"{number}"}], "max_tokens": 1},
         }
-        for number in range(200)
+        for number in range(LARGE)
     ]
     content = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
     file = client.files.create(file=("requests.jsonl", content), purpose="batch")
@@ -223,11 +228,12 @@ def test_a_batch_whose_worker_is_killed_has_every_line_once(client: openai.OpenA
         return seen
 
     wait_for(lambda seen: bool(seen.request_counts and seen.request_counts.completed))
+    assert any(command.startswith("ray::MapWorker") for _, command in _processes())
     (worker,) = cluster.live_pids("batch", "Batch")
     os.kill(worker, signal.SIGKILL)
     ended = wait_for(lambda seen: seen.status in ("completed", "failed", "expired"))
     assert ended.request_counts
-    assert (ended.status, ended.request_counts.completed) == ("completed", 200)
+    assert (ended.status, ended.request_counts.completed) == ("completed", LARGE)
     records = [json.loads(line) for line in client.files.content(ended.output_file_id or "").text.splitlines()]
     assert Counter(record["custom_id"] for record in records) == Counter(line["custom_id"] for line in lines)
     assert {record["response"]["body"]["usage"]["completion_tokens"] for record in records} == {1}
