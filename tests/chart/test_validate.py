@@ -287,6 +287,12 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "replicas to 1, or storage to a bucket or a claim",
         batch("file:///tmp/batches", more={"redis": {"enabled": True}}),
     ),
+    "large batches in a folder of several pods": (
+        batch("file:///tmp/batches", rayData={"fromLines": 1000}),
+        "batch.rayData.fromLines: Ray Data sends from every pod of the pipelines, up to 4, and each has a folder "
+        "file:///tmp/batches of its own; set fromLines to 0, or storage to a bucket or a claim",
+        batch("file:///tmp/batches", {"workerGroups": {"cpu": {"maxReplicas": 1}}}, rayData={"fromLines": 1000}),
+    ),
     "files that the gateway would not take": (
         batch(maxFileBytes=33554433),
         "batch.maxFileBytes: files come through the gateway, which takes 33554432 bytes, got 33554433; set less, or "

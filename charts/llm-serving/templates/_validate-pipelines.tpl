@@ -167,6 +167,11 @@ batch.replicas: replicas agree through Redis who works on which batch, and there
 batch.replicas: each pod has a folder of its own, and batch.storage is {{ $storage }}, got {{ int $batch.replicas }}; set replicas to 1, or storage to a bucket or a claim
 {{- end }}
 {{- end }}
+{{- $pods := 0 }}
+{{- range include "llm-serving.workerGroups" .root | fromYaml }}{{ if .pipelines }}{{ $pods = add $pods .maxReplicas }}{{ end }}{{ end }}
+{{- if and $batch.rayData.fromLines (hasPrefix "file://" $storage) (gt (int $pods) 1) }}
+batch.rayData.fromLines: Ray Data sends from every pod of the pipelines, up to {{ $pods }}, and each has a folder {{ $storage }} of its own; set fromLines to 0, or storage to a bucket or a claim
+{{- end }}
 {{- $most := int64 .root.Values.gateway.maxUploadBytes }}
 {{- if gt (int64 $batch.maxFileBytes) $most }}
 batch.maxFileBytes: files come through the gateway, which takes {{ $most }} bytes, got {{ int64 $batch.maxFileBytes }}; set less, or raise gateway.maxUploadBytes
