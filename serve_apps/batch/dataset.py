@@ -16,7 +16,7 @@ from serve_apps.batch.answering import Answer
 from serve_apps.batch.config import BatchArgs
 from serve_apps.batch.execution import TenantSender
 from serve_apps.batch.pace import NICENESS
-from serve_apps.batch.pieces import Left, Sending, Sent, pieces_at_a_time
+from serve_apps.batch.pieces import Left, Sending, Sent
 from serve_apps.batch.storage import Storage
 from serve_apps.common import logging
 from serve_apps.common.gateway_client import GatewayClient
@@ -51,12 +51,13 @@ class _Driver:
         context = DataContext.get_current()
         context.enable_progress_bars = False
         pieces = [{"start": start, "size": size} for start, size in left.pieces]
-        at_a_time = pieces_at_a_time(left)
         dataset = ray.data.from_items(pieces, override_num_blocks=len(pieces)).flat_map(
             _Process,
             fn_constructor_args=(args, left),
             compute=ActorPoolStrategy(
-                size=left.senders, max_concurrent_calls_per_actor=at_a_time, max_tasks_in_flight_per_actor=at_a_time
+                size=min(left.senders, len(pieces)),
+                max_concurrent_calls_per_actor=left.pieces_at_a_time,
+                max_tasks_in_flight_per_actor=left.pieces_at_a_time,
             ),
             num_cpus=0,
             label_selector=args.label_selector,

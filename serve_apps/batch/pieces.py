@@ -31,7 +31,17 @@ class Left:
     concurrency: int
     """Lines at a time."""
     senders: int
-    """Processes."""
+    """Processes, which share them."""
+
+    @property
+    def share(self) -> int:
+        """Lines that each process has at a time."""
+        return max(1, self.concurrency // self.senders)
+
+    @property
+    def pieces_at_a_time(self) -> int:
+        """Pieces that each process has: of twice as many lines as have a turn, since a piece ends with few."""
+        return max(2, math.ceil(2 * self.share / self.piece_lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +68,19 @@ def piece_lines(total: int) -> int:
 def pieces(stream: BinaryIO, answered: Container[str], most: int) -> Iterator[tuple[int, int]]:
     """Where the lines are that nobody has answered: of at most so many that stand together, the start and the bytes."""
     for start, text in spans(stream):
-        begin = end = start
+        begin = position = start
         count = 0
         for line in text.split(b"\n"):
             wanted = bool(line.strip()) and read(line).custom_id not in answered
             if count and (count == most or not wanted):
-                yield begin, end - begin
+                yield begin, position - begin
                 count = 0
-            end += len(line) + 1
             if wanted:
-                begin = begin if count else end - len(line) - 1
+                begin = begin if count else position
                 count += 1
+            position += len(line) + 1
         if count:
-            yield begin, end - begin
+            yield begin, position - begin
 
 
 class Sending:
@@ -80,8 +90,7 @@ class Sending:
         self._storage = storage
         self._input = left.input
         self._refused = 0
-        share = share_of(left)
-        self._answering = Answering(left.batch, sender, Paces(lambda: share), lambda: share, self._hear)
+        self._answering = Answering(left.batch, sender, Paces(lambda: left.share), lambda: left.share, self._hear)
 
     async def send(self, start: int, size: int) -> Sent:
         """Have the lines of a piece answered."""
@@ -97,16 +106,6 @@ class Sending:
 
     def _hear(self, refused: bool) -> None:
         self._refused += refused
-
-
-def share_of(left: Left) -> int:
-    """Lines that each process has at a time."""
-    return max(1, left.concurrency // left.senders)
-
-
-def pieces_at_a_time(left: Left) -> int:
-    """Pieces that each process has: of twice as many lines as have a turn, since one that ends has few under way."""
-    return max(2, math.ceil(2 * share_of(left) / left.piece_lines))
 
 
 async def _lines(text: bytes) -> AsyncGenerator[Line, None]:

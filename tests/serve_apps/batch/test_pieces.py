@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serve_apps.batch.lines import read
-from serve_apps.batch.pieces import Left, Sending, pieces, pieces_at_a_time, share_of
+from serve_apps.batch.pieces import Left, Sending, pieces
 from serve_apps.batch.storage import BLOCK_BYTES, Storage
 from serve_apps.common.gateway_client import Reply
 from tests.serve_apps.batch.conftest import jsonl, line
@@ -52,12 +52,12 @@ def test_an_input_that_is_read_in_blocks_is_whole() -> None:
 
 @pytest.mark.parametrize(("concurrency", "senders", "share"), [(16, 2, 8), (17, 2, 8), (1, 4, 1)])
 def test_processes_share_the_lines_that_a_batch_has_at_a_time(concurrency: int, senders: int, share: int) -> None:
-    assert share_of(left(concurrency, senders)) == share
+    assert left(concurrency, senders).share == share
 
 
 @pytest.mark.parametrize(("piece_lines", "at_a_time"), [(8, 16), (128, 2)])
 def test_a_process_has_pieces_of_twice_as_many_lines_as_have_a_turn(piece_lines: int, at_a_time: int) -> None:
-    assert pieces_at_a_time(left(concurrency=128, piece_lines=piece_lines)) == at_a_time
+    assert left(concurrency=128, piece_lines=piece_lines).pieces_at_a_time == at_a_time
 
 
 class Busy:
