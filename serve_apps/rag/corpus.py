@@ -3,7 +3,8 @@
 An upload is small enough to be held in memory a few times over, and large enough to keep the embedder busy.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,11 @@ UPLOAD_BYTES = 4 * 1024 * 1024
 
 #: Files with a document a line.
 LINES_EXTENSIONS = (".jsonl", ".ndjson")
+
+#: What several read of one such file together is cut into, in bytes.
+RANGE_BYTES = 1024 * 1024
+#: How far the last line of a range is read on at a time, in bytes.
+_TAIL_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +52,60 @@ class Upload:
         return [Upload((item,)) for item in self.items]
 
 
-class Corpus:
-    """The files below ``source``."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A file, or of a file of lines those that begin in a range of its bytes."""
 
-    def __init__(self, source: str) -> None:
-        """``source``: a folder, or what Arrow opens: ``s3://bucket/prefix``, ``gs://bucket/prefix``.
+    path: str
+    start: int = 0
+    end: int = sys.maxsize
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the file ends with it."""
+        return self.end == sys.maxsize
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file that could not be opened, and why."""
+
+    name: str
+    reason: str
+
+
+class Source:
+    """A folder, or a bucket below a prefix."""
+
+    def __init__(self, place: str) -> None:
+        """``place``: a folder, or what Arrow opens: ``s3://bucket/prefix``, ``gs://bucket/prefix``.
 
         Credentials and region come from the environment, as for every tool of that cloud.
 
         Raises:
-            OSError: there is no such folder, or it cannot be listed.
-            ValueError: not a source.
+            OSError: it cannot be opened.
+            ValueError: not a place.
         """
-        if "://" in source:
-            self._files, base = fs.FileSystem.from_uri(source)
+        if "://" in place:
+            self._files, base = fs.FileSystem.from_uri(place)
         else:
-            self._files, base = fs.LocalFileSystem(), str(Path(source).resolve())
+            self._files, base = fs.LocalFileSystem(), str(Path(place).resolve())
         self._base = base.rstrip("/")
-        found = self._files.get_file_info(fs.FileSelector(self._base, recursive=True))
-        paths = sorted(info.path for info in found if info.is_file)
-        self.paths = [path for path in paths if _is_read(path)]
-        """Of the files that can be read, sorted, so that a second run goes the same way."""
-        self.skipped = len(paths) - len(self.paths)
-        """Files of a format that is not read."""
-        self.unreadable: list[tuple[str, str]] = []
-        """Files that could not be opened so far, and why."""
 
-    def uploads(self) -> Iterator[Upload]:
-        """All documents; each file is read when its turn comes."""
+    def sizes(self) -> dict[str, int]:
+        """The size of every file, in bytes, by path; sorted, so that a second run goes the same way.
+
+        Raises:
+            OSError: it cannot be listed.
+        """
+        found = self._files.get_file_info(fs.FileSelector(self._base, recursive=True))
+        return {info.path: info.size for info in sorted(found, key=lambda info: info.path) if info.is_file}
+
+    def uploads(self, pieces: Iterable[Piece], unreadable: list[Unreadable]) -> Iterator[Upload]:
+        """The documents of ``pieces``, each of which is read when its turn comes; ``unreadable`` takes the others."""
         pending: list[Item] = []
         size = 0
-        for item in self._items():
+        for item in self._items(pieces, unreadable):
             full = len(pending) == UPLOAD_ITEMS or size + len(item.content) > UPLOAD_BYTES
             if pending and (full or pending[0].is_line != item.is_line):
                 yield Upload(tuple(pending))
@@ -86,33 +115,89 @@ class Corpus:
         if pending:
             yield Upload(tuple(pending))
 
-    def _items(self) -> Iterator[Item]:
-        for path in self.paths:
-            name = path.removeprefix(f"{self._base}/")
+    def _items(self, pieces: Iterable[Piece], unreadable: list[Unreadable]) -> Iterator[Item]:
+        for piece in pieces:
+            name = piece.path.removeprefix(f"{self._base}/")
             try:
-                with self._files.open_input_stream(path, compression=None) as stream:
-                    if path.lower().endswith(LINES_EXTENSIONS):
-                        yield from _lines(name, stream)
+                with self._files.open_input_file(piece.path) as stream:
+                    if _has_lines(piece.path):
+                        yield from _lines(name, stream, piece)
                     else:
                         yield Item(name, stream.read())
             except OSError as error:
-                self.unreadable.append((name, str(error)))
+                unreadable.append(Unreadable(name, str(error)))
+
+
+class Corpus:
+    """The documents of a source: those of its files that can be read."""
+
+    def __init__(self, place: str) -> None:
+        """``place``: as of a `Source`, which raises as it says."""
+        self._source = Source(place)
+        sizes = self._source.sizes()
+        self._sizes = {path: size for path, size in sizes.items() if _is_read(path)}
+        self.files = len(self._sizes)
+        """How many there are."""
+        self.skipped = len(sizes) - self.files
+        """Files of a format that is not read."""
+        self.unreadable: list[Unreadable] = []
+        """Of those that `uploads` came to."""
+
+    def uploads(self) -> Iterator[Upload]:
+        """All documents, one after the other."""
+        return self._source.uploads((Piece(path) for path in self._sizes), self.unreadable)
+
+    def shares(self) -> Iterator[list[Piece]]:
+        """All documents, for several who read and send them: each share is about an upload."""
+        share: list[Piece] = []
+        share_size = 0
+        for piece, size in self._pieces():
+            full = len(share) == UPLOAD_ITEMS or share_size + size > UPLOAD_BYTES
+            if share and (full or _has_lines(share[0].path) != _has_lines(piece.path)):
+                yield share
+                share, share_size = [], 0
+            share.append(piece)
+            share_size += size
+        if share:
+            yield share
+
+    def _pieces(self) -> Iterator[tuple[Piece, int]]:
+        """The pieces of all files, and the size of each, in bytes."""
+        for path, size in self._sizes.items():
+            start = 0
+            while _has_lines(path) and start + RANGE_BYTES < size:
+                yield Piece(path, start, start + RANGE_BYTES), RANGE_BYTES
+                start += RANGE_BYTES
+            yield Piece(path, start), size - start
 
 
 def _is_read(path: str) -> bool:
     hidden = path.rpartition("/")[2].startswith(".")
-    return not hidden and bool(type_of_name(path) or path.lower().endswith(LINES_EXTENSIONS))
+    return not hidden and bool(type_of_name(path) or _has_lines(path))
 
 
-def _lines(name: str, stream: BinaryIO) -> Iterator[Item]:
-    """The lines of a file that need not fit into memory."""
+def _has_lines(path: str) -> bool:
+    return path.lower().endswith(LINES_EXTENSIONS)
+
+
+def _lines(name: str, stream: BinaryIO, piece: Piece) -> Iterator[Item]:
+    """The lines of a piece, which need not fit into memory; in the middle of a file they have no numbers."""
+    for number, (at, line) in enumerate(_lines_from(stream, piece), 1):
+        if at >= piece.end:
+            return
+        if at >= piece.start and line.strip():
+            yield Item(f"{name}, byte {at}" if piece.start else f"{name}, line {number}", line, is_line=True)
+
+
+def _lines_from(stream: BinaryIO, piece: Piece) -> Iterator[tuple[int, bytes]]:
+    """Each line from the one on that ends or begins with ``piece``, and the byte at which it begins."""
+    at = max(piece.start - 1, 0)
+    stream.seek(at)
     rest = b""
-    number = 0
-    while block := stream.read(UPLOAD_BYTES):
+    while block := stream.read(min(UPLOAD_BYTES, max(piece.end - stream.tell(), _TAIL_BYTES))):
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
-            number += 1
-            if line.strip():
-                yield Item(f"{name}, line {number}", line, is_line=True)
-    if rest.strip():
-        yield Item(f"{name}, line {number + 1}", rest, is_line=True)
+            yield at, line
+            at += len(line) + 1
+    if rest:
+        yield at, rest

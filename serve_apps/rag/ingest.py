@@ -10,9 +10,12 @@ import argparse
 import asyncio
 import os
 import sys
+import threading
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -44,16 +47,29 @@ class Refused(Exception):
     """The service takes nothing from us; the message says why."""
 
 
-class Progress:
-    """What has become of the documents so far."""
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What is brought where, and how."""
 
-    def __init__(self) -> None:
-        self.documents: Counter[str] = Counter()
-        """By status."""
-        self.chunks = 0
-        self._began = asyncio.get_running_loop().time()
+    source: str
+    url: str
+    pipeline: str
+    tenant: str = ""
+    concurrency: int = CONCURRENCY
+    patience_s: float = PATIENCE_S
 
-    def took(self, documents: Sequence[dict[str, Any]]) -> None:
+
+@dataclass
+class Tally:
+    """What has become of documents."""
+
+    documents: Counter[str] = field(default_factory=Counter)
+    """By status."""
+    chunks: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    """Documents that are not in, and why."""
+
+    def took(self, documents: Iterable[dict[str, Any]]) -> None:
         """Count what the service says of documents."""
         for document in documents:
             if document["status"] == "failed":
@@ -65,26 +81,51 @@ class Progress:
     def failed(self, name: str, reason: str) -> None:
         """Count a document that is not in."""
         self.documents["failed"] += 1
+        self.failures.append((name, reason))
+
+
+class Progress(Tally):
+    """What has become of the documents so far, and the words for it. The failures are those that were told."""
+
+    def __init__(self, files: int = 0) -> None:
+        """``files``: how many there are, where it is told of each that is done."""
+        super().__init__()
+        self._files = files
+        self._files_done = 0
+        self._began_s = time.monotonic()
+
+    def failed(self, name: str, reason: str) -> None:
+        self.documents["failed"] += 1
         if self.documents["failed"] <= TOLD_FAILURES:
+            self.failures.append((name, reason))
             say(f"FAILED {name}: {reason}")
         if self.documents["failed"] == TOLD_FAILURES:
             say("further failures are only counted")
 
+    def add(self, tally: Tally, files: int) -> None:
+        """Count what became of the documents of ``files``."""
+        self.documents.update({name: count for name, count in tally.documents.items() if name != "failed"})
+        self.chunks += tally.chunks
+        for name, reason in tally.failures:
+            self.failed(name, reason)
+        self._files_done += files
+
     def __str__(self) -> str:
-        seconds = max(asyncio.get_running_loop().time() - self._began, 1e-9)
+        seconds = max(time.monotonic() - self._began_s, 1e-9)
         done = sum(self.documents.values())
         parts = ", ".join(f"{self.documents[status]} {status}" for status in ("indexed", "unchanged", "failed"))
-        return f"{done} documents in {seconds:.0f} s ({done / seconds:.1f}/s): {parts}; {self.chunks} chunks written"
+        line = f"{done} documents in {seconds:.0f} s ({done / seconds:.1f}/s): {parts}; {self.chunks} chunks written"
+        return f"{line}; {self._files_done} of {self._files} files" if self._files else line
 
 
 class Ingestion:
     """Sends uploads to one pipeline."""
 
-    def __init__(self, session: aiohttp.ClientSession, pipeline: str, progress: Progress, patience_s: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, errand: Errand, tally: Tally) -> None:
         self._session = session
-        self._path = f"/v1/rag/{pipeline}/documents"
-        self._progress = progress
-        self._patience_s = patience_s
+        self._path = f"/v1/rag/{errand.pipeline}/documents"
+        self._patience_s = errand.patience_s
+        self._tally = tally
 
     async def run(self, uploads: Iterator[Upload], concurrency: int) -> None:
         """Send them all, each when there is room for it.
@@ -108,7 +149,7 @@ class Ingestion:
         while True:
             status, body, retry_after_s = await self._post(upload)
             if status == 200:
-                self._progress.took(body["documents"])
+                self._tally.took(body["documents"])
                 return
             if status in _UNREADABLE:
                 await self._unreadable(upload, body)
@@ -125,17 +166,17 @@ class Ingestion:
     async def _unreadable(self, upload: Upload, body: dict[str, Any]) -> None:
         """One document that cannot be read keeps all of its upload out: then each is sent alone."""
         if len(upload.items) == 1:
-            self._progress.failed(upload.items[0].name, body["error"]["message"])
+            self._tally.failed(upload.items[0].name, body["error"]["message"])
             return
         for single in upload.alone():
             await self._send(single)
 
     def _gave_up(self, upload: Upload, body: dict[str, Any]) -> None:
         if "documents" in body:
-            self._progress.took(body["documents"])
+            self._tally.took(body["documents"])
             return
         for item in upload.items:
-            self._progress.failed(item.name, body["error"]["message"])
+            self._tally.failed(item.name, body["error"]["message"])
 
     async def _post(self, upload: Upload) -> tuple[int, dict[str, Any], float]:
         """The status, the body, and how long to wait before the next attempt, in seconds."""
@@ -166,37 +207,44 @@ def _body(content: bytes) -> dict[str, Any]:
     return {"error": {"message": f"an answer that cannot be read: {content[:200]!r}"}}
 
 
-async def ingest(
-    corpus: Corpus, url: str, pipeline: str, headers: dict[str, str], concurrency: int, patience_s: float
-) -> Progress:
-    """Bring the documents of ``corpus`` in, and say how it goes; what became of them.
+async def send(errand: Errand, uploads: Iterator[Upload], tally: Tally, concurrency: int) -> None:
+    """Send ``uploads``, some at a time; ``tally`` counts what becomes of them.
 
     Raises:
+        RuntimeError: there is no credential to show.
         Refused: the service takes none.
     """
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(errand.url, headers=credentials(errand.tenant), timeout=timeout) as session:
+        await Ingestion(session, errand, tally).run(uploads, concurrency)
+
+
+def ingest(corpus: Corpus, errand: Errand) -> Progress:
+    """Bring the documents of ``corpus`` in, and say how it goes; what became of them. Raises as `send`."""
     progress = Progress()
-    async with (
-        aiohttp.ClientSession(url, headers=headers, timeout=aiohttp.ClientTimeout(total=None)) as session,
-        _telling(progress),
-    ):
-        await Ingestion(session, pipeline, progress, patience_s).run(corpus.uploads(), concurrency)
-        for name, reason in corpus.unreadable:
-            progress.failed(name, reason)
+    with telling(progress):
+        asyncio.run(send(errand, corpus.uploads(), progress, errand.concurrency))
+        for one in corpus.unreadable:
+            progress.failed(one.name, one.reason)
     return progress
 
 
-@asynccontextmanager
-async def _telling(progress: Progress) -> AsyncIterator[None]:
-    async def tell() -> None:
-        while True:
-            await asyncio.sleep(PROGRESS_S)
+@contextmanager
+def telling(progress: Progress) -> Iterator[None]:
+    """Say how it goes, from time to time and at the end."""
+
+    def tell() -> None:
+        while not over.wait(PROGRESS_S):
             say(str(progress))
 
-    telling = asyncio.create_task(tell())
+    over = threading.Event()
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        telling.cancel()
+        over.set()
+        thread.join()
         say(str(progress))
 
 
@@ -217,29 +265,45 @@ def credentials(tenant: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"} if key else {}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Bring documents in; the exit status."""
+def arguments_of(program: str) -> argparse.ArgumentParser:
+    """What a program has to be told that brings documents in."""
     parser = argparse.ArgumentParser(
-        prog="python -m serve_apps.rag.ingest", description="Bring a folder or bucket of documents into a pipeline."
+        prog=f"python -m {program}", description="Bring a folder or bucket of documents into a pipeline."
     )
     parser.add_argument("source", help="a folder, s3://bucket/prefix or gs://bucket/prefix")
     parser.add_argument("url", help="the gateway's, for example http://127.0.0.1:8000")
     parser.add_argument("pipeline", help="a name in rag")
-    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="uploads at a time (%(default)s)")
+    parser.add_argument("--concurrency", type=positive, default=CONCURRENCY, help="uploads at a time (%(default)s)")
     parser.add_argument(
         "--patience", type=float, default=PATIENCE_S, metavar="SECONDS", help="with a service that is down"
     )
     parser.add_argument("--tenant", default="", help="whose documents, shown with the internal credential")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def positive(text: str) -> int:
+    """A number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number from 1, not {text!r}")
+    return int(text)
+
+
+def run(given: argparse.Namespace, bring_in: Callable[[Corpus, Errand], Progress]) -> int:
+    """Bring in what is ``given``; the exit status."""
+    errand = Errand(given.source, given.url, given.pipeline, given.tenant, given.concurrency, given.patience)
     try:
-        headers = credentials(given.tenant)
-        corpus = Corpus(given.source)
-        say(f"{len(corpus.paths)} files in {given.source}; {corpus.skipped} of formats that are not read")
-        progress = asyncio.run(ingest(corpus, given.url, given.pipeline, headers, given.concurrency, given.patience))
+        corpus = Corpus(errand.source)
+        say(f"{corpus.files} files in {errand.source}; {corpus.skipped} of formats that are not read")
+        progress = bring_in(corpus, errand)
     except (OSError, ValueError, RuntimeError, Refused) as error:
         say(f"FAILED {error}")
         return 2
     return 1 if progress.documents["failed"] else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Bring documents in; the exit status."""
+    return run(arguments_of("serve_apps.rag.ingest").parse_args(arguments), ingest)
 
 
 if __name__ == "__main__":

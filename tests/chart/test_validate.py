@@ -647,6 +647,16 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "rag.docs.ingest.source: leaves its claim, got pvc://corpus/../other; set pvc://claim/path",
         docs(ingest={"source": "pvc://corpus/other"}),
     ),
+    "a RayJob by a schedule": (
+        docs(ingest={"source": "s3://bucket", "executor": "ray-data", "schedule": "0 3 * * *"}),
+        "rag.docs.ingest.schedule: a RayJob runs once, got 0 3 * * *; leave schedule out, or set executor to job",
+        docs(ingest={"source": "s3://bucket", "executor": "job", "schedule": "0 3 * * *"}),
+    ),
+    "workers of a Job": (
+        docs(ingest={"source": "s3://bucket", "workers": 4}),
+        "rag.docs.ingest.workers: a Job is one pod, got 4; leave workers out, or set executor to ray-data",
+        docs(ingest={"source": "s3://bucket", "executor": "ray-data", "workers": 4}),
+    ),
     "documents of nobody": (
         docs(tenancy="tenant", ingest={"source": "s3://bucket"}),
         "rag.docs.ingest.tenant: missing; with tenancy tenant say whose documents they are",

@@ -78,7 +78,9 @@ def test_a_folder_is_brought_in(rag: Callable[..., RagServer], folder: Path) -> 
 
 def test_its_examples_can_be_installed() -> None:
     preset = REPOSITORY / "values" / "rag.yaml"
-    sized, brought_in = (render_chart(yaml.safe_load(block), files=[preset]) for block in blocks(SECTION, "yaml"))
+    examples = (render_chart(yaml.safe_load(block), files=[preset]) for block in blocks(SECTION, "yaml"))
+    sized, brought_in, brought_in_by_ray = examples
     _, reading = application(sized, "rag")["deployments"]
     assert reading["autoscaling_config"]["max_replicas"] == 8
     assert of_kind(brought_in, "CronJob")
+    assert of_kind(brought_in_by_ray, "RayJob")

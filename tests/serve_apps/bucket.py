@@ -37,4 +37,7 @@ class Bucket:
         headers = {"content-length": str(len(content)), "last-modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
         if request.method == "HEAD":
             return Response(headers=headers)
-        return Response(content, 206 if "range" in request.headers else 200)
+        if "range" not in request.headers:
+            return Response(content)
+        first, _, last = request.headers["range"].removeprefix("bytes=").partition("-")
+        return Response(content[int(first) : int(last) + 1 if last else None], 206)

@@ -202,18 +202,23 @@ class Gateway(GatewayArgs):
 
 
 class RagIngest(Config):
-    """A Job that brings a large collection of documents into a pipeline, once or on a schedule."""
+    """What brings a large collection of documents into a pipeline, once or on a schedule."""
 
     source: str
     """Where they are: s3://bucket/prefix, gs://bucket/prefix or pvc://claim/path."""
     schedule: str | None = None
-    """When, as cron says it ("0 3 * * *"). Unset: once, and again when this block or the image changes."""
+    """When, as cron says it ("0 3 * * *"). Unset: once, and again when this block or the image changes. With executor
+    ray-data always once, and again when this block changes."""
+    executor: Literal["job", "ray-data"] = "job"
+    """`job`: one pod, a Job or CronJob. `ray-data`: a RayJob with several, for what one cannot read fast enough."""
+    workers: int | None = Field(None, ge=1)
+    """With executor ray-data: pods that read and upload; 2 unless set."""
     tenant: str = Field("ingest", min_length=1)
     """Whose documents they are, and whom their tokens are charged to."""
     concurrency: int = Field(4, ge=1, le=8)
-    """Uploads at a time; the gateway's replica takes 8 from everybody."""
+    """Uploads at a time, with executor ray-data of each worker; the gateway's replica takes 8 from everybody."""
     existing_secret: str | None = None
-    """A Secret whose entries become the Job's environment, such as AWS_ACCESS_KEY_ID. Unset: the service account's
+    """A Secret whose entries become the pods' environment, such as AWS_ACCESS_KEY_ID. Unset: the service account's
     identity in the cloud."""
 
 

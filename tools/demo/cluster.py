@@ -277,12 +277,11 @@ def _processes_of(root: int, folder: str) -> list[psutil.Process]:
     found: dict[int, psutil.Process] = {}
     for process in psutil.Process().children(recursive=True):
         try:
-            ours = os.getsid(process.pid) == root or any(folder in word for word in process.cmdline())
-        except (psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == root or any(folder in word for word in process.cmdline()):
+                found[process.pid] = process
+                found |= {child.pid: child for child in process.children(recursive=True)}
+        except (psutil.Error, ProcessLookupError):  # it has ended meanwhile
             continue
-        if ours:
-            found[process.pid] = process
-            found |= {child.pid: child for child in process.children(recursive=True)}
     return list(found.values())
 
 

@@ -125,10 +125,12 @@ def _templates(objects: Sequence[dict[str, Any]]) -> Iterator[tuple[str, dict[st
             for group in cluster["workerGroupSpecs"]:
                 yield f"workerGroups.{group['groupName']}", group["template"]
         elif one["kind"] == "RayJob":
-            name, cluster = one["metadata"]["labels"]["llm-serving/batch-job"], spec["rayClusterSpec"]
-            yield f"batch.jobs.{name}.head", cluster["headGroupSpec"]["template"]
+            labels, cluster = one["metadata"]["labels"], spec["rayClusterSpec"]
+            job = labels.get("llm-serving/batch-job")
+            name = f"batch.jobs.{job}" if job else f"rag.{labels['llm-serving/ingest']}.ingest"
+            yield f"{name}.head", cluster["headGroupSpec"]["template"]
             (workers,) = cluster["workerGroupSpecs"]
-            yield f"batch.jobs.{name}", workers["template"]
+            yield name, workers["template"]
         elif one["kind"] in ("Deployment", "StatefulSet"):
             labels = spec["template"]["metadata"]["labels"]
             model = labels.get("llm-serving/model")

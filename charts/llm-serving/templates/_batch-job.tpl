@@ -63,75 +63,23 @@ model's, of llm-serving.workerGroups). */ -}}
       "replicas" (int $job.replicas)
       "concurrency" (int $job.concurrency)
       "serve" $config }}
-{{- $overlay := include "llm-serving.batchJobOverlay" (dict "root" $root "job" $job) | fromYaml }}
-{{- $given := dict "env" (list (dict "name" "LLM_SERVING_BATCH_JOB" "value" (toJson $args))) "name" "ray" }}
-{{- $ofHead := include "llm-serving.overlay" (dict "base" $overlay "over" (dict "spec" (dict "containers" (list $given)))) | fromYaml }}
-{{- $head := include "llm-serving.head" $root | fromYaml }}
-{{- $_ := set $head "podTemplate" (include "llm-serving.overlay" (dict "base" ($head.podTemplate | default dict) "over" $ofHead) | fromYaml) }}
-{{- $_ := set $group "podTemplate" (include "llm-serving.overlay" (dict "base" ($group.podTemplate | default dict) "over" $overlay) | fromYaml) }}
-{{- $_ := set $group "pipelines" false -}}
-entrypoint: python -m serve_apps.batch job
-# By the operator itself, which may reach the head already.
-submissionMode: HTTPMode
-# Each on another cluster, which goes on where the last one was.
-backoffLimit: 3
-shutdownAfterJobFinishes: true
-# For a look at the logs.
-ttlSecondsAfterFinished: 60
-rayClusterSpec:
-  rayVersion: {{ $root.Values.rayVersion | quote }}
-  {{- if eq $root.Values.security.ray.auth "token" }}
-  # KubeRay makes a token. It needs one to stop the job at `helm uninstall`, when the release's own is gone already.
-  authOptions: {mode: token}
-  {{- end }}
-  headGroupSpec:
-    serviceType: ClusterIP
-    rayStartParams:
-      # The driver runs there, and nothing else.
-      num-cpus: "0"
-    template: {{- include "llm-serving.podTemplate" (dict "root" $root "role" "head" "spec" $head) | nindent 6 }}
-  workerGroupSpecs:
-  - groupName: batch
-    replicas: {{ $workers }}
-    minReplicas: {{ $workers }}
-    maxReplicas: {{ $workers }}
-    rayStartParams:
-      num-cpus: {{ $cpus | quote }}
-    labels: {{- toYaml $group.labels | nindent 6 }}
-    template: {{- include "llm-serving.podTemplate" (dict "root" $root "role" "worker" "spec" $group) | nindent 6 }}
-{{- end -}}
-
-{{- /* Renders what a job adds to the pod templates of its head and of its worker group, as YAML: its own labels, when
-it is ready, the claims of its places and its credentials. Scope: dict "root" $ "job" (of llm-serving.batchJobs). */ -}}
-{{- define "llm-serving.batchJobOverlay" -}}
-{{- $claims := list }}
-{{- range list .job.input .job.output }}
-{{- if hasPrefix "pvc://" . }}{{ $claims = append $claims (trimPrefix "pvc://" . | splitList "/" | first) }}{{ end }}
-{{- end -}}
-metadata:
-  labels: {{- omit (include "llm-serving.batchPods" .root | fromYaml) "ray.io/is-ray-node" | toYaml | nindent 4 }}
-spec:
-  # The head's, too: the driver reads and writes.
-  serviceAccountName: {{ include "llm-serving.serviceAccountName" .root }}
-  automountServiceAccountToken: false
-  containers:
-  - name: ray
-    {{- with .job.existingSecret }}
-    envFrom:
-    - secretRef: {name: {{ . }}}
-    {{- end }}
-    # A cluster that is not ready gets no driver, and there is no proxy before it.
-    readinessProbe:
-      httpGet: {path: /api/healthz, port: 52365}
-    volumeMounts:
-    {{- range uniq $claims }}
-    - {name: batch-{{ . }}, mountPath: /mnt/batch/{{ . }}}
-    {{- else }} []
-    {{- end }}
-  volumes:
-  {{- range uniq $claims }}
-  - name: batch-{{ . }}
-    persistentVolumeClaim: {claimName: {{ . }}}
-  {{- else }} []
-  {{- end }}
+{{- $claims := dict }}
+{{- range list $job.input $job.output }}
+{{- if hasPrefix "pvc://" . }}
+{{- $claim := trimPrefix "pvc://" . | splitList "/" | first }}
+{{- $_ := set $claims (printf "batch-%s" $claim) (dict "claim" $claim "mountPath" (printf "/mnt/batch/%s" $claim)) }}
+{{- end }}
+{{- end }}
+{{- include "llm-serving.rayJob" (dict
+      "root" $root
+      "entrypoint" "python -m serve_apps.batch job"
+      "env" (list (dict "name" "LLM_SERVING_BATCH_JOB" "value" (toJson $args)))
+      "pods" (include "llm-serving.batchPods" $root | fromYaml)
+      "existingSecret" $job.existingSecret
+      "claims" $claims
+      "name" "batch"
+      "group" $group
+      "workers" $workers
+      "cpus" $cpus
+    ) }}
 {{- end -}}

@@ -1,7 +1,7 @@
 {{- /* Renders the pods of the release, as YAML: by name, how many there are at `least` and at `most`, and what one of them
 requests: `cpu` (cores), `memoryGi`, `gpu` of a `type`, on a node with `nodeGpus`. A group has the workers that its
-models' replicas fill; one that hosts pipelines may grow for these, too. The clusters of batch.jobs are there while these
-run, so at most. Scope: the root. */ -}}
+models' replicas fill; one that hosts pipelines may grow for these, too. Clusters of batch.jobs and
+of rag.<name>.ingest are there while these run, so at most. Scope: the root. */ -}}
 {{- define "llm-serving.requests" -}}
 {{- /* Beside the head KubeRay puts Ray's autoscaler, with 500m and 512Mi unless told otherwise. */}}
 {{- $pods := dict "head" (dict "beside" (dict "cpu" 0.5 "memoryGi" 0.5) "least" 1 "most" 1 "resources" (include "llm-serving.head" . | fromYaml).resources) }}
@@ -24,6 +24,10 @@ run, so at most. Scope: the root. */ -}}
 {{- $workers := include "llm-serving.batchJobWorkers" (dict "job" $job "group" $group) | int }}
 {{- $_ := set $pods (printf "batch.jobs.%s.head" $name) (dict "least" 0 "most" 1 "resources" (include "llm-serving.head" $ | fromYaml).resources) }}
 {{- $_ := set $pods (printf "batch.jobs.%s" $name) (dict "least" 0 "most" $workers "resources" $group.resources "group" $group) }}
+{{- end }}
+{{- range $name, $ingest := include "llm-serving.rayIngests" . | fromYaml }}
+{{- $_ := set $pods (printf "rag.%s.ingest.head" $name) (dict "least" 0 "most" 1 "resources" (include "llm-serving.head" $ | fromYaml).resources) }}
+{{- $_ := set $pods (printf "rag.%s.ingest" $name) (dict "least" 0 "most" (int $ingest.workers) "resources" (include "llm-serving.ingestWorkerResources" . | fromYaml)) }}
 {{- end }}
 {{- if .Values.redis.enabled }}
 {{- $_ := set $pods "redis" (dict "least" 1 "most" 1 "resources" .Values.redis.resources) }}

@@ -39,6 +39,12 @@ rag.{{ $name }}.ingest.source: not a source, got {{ .source | default "" | quote
 {{- else if and (hasPrefix "pvc://" .source) (has ".." (splitList "/" .source)) }}
 rag.{{ $name }}.ingest.source: leaves its claim, got {{ .source }}; set pvc://claim/path
 {{- end }}
+{{- if and (eq (.executor | default "job") "ray-data") .schedule }}
+rag.{{ $name }}.ingest.schedule: a RayJob runs once, got {{ .schedule }}; leave schedule out, or set executor to job
+{{- end }}
+{{- if and (ne (.executor | default "job") "ray-data") .workers }}
+rag.{{ $name }}.ingest.workers: a Job is one pod, got {{ int .workers }}; leave workers out, or set executor to ray-data
+{{- end }}
 {{- if and (eq ($pipeline.tenancy | default "shared") "tenant") (not .tenant) }}
 rag.{{ $name }}.ingest.tenant: missing; with tenancy tenant say whose documents they are
 {{- end }}

@@ -147,3 +147,29 @@ def test_many_documents_go_in_several_uploads_at_a_time(
         (folder / f"{number:03}.txt").write_text(f"document number {number}")
     assert run() == 0
     assert len(listed(server)) == 98
+
+
+def test_what_others_counted_is_added_up_and_the_first_failures_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ingest, "TOLD_FAILURES", 2)
+    progress = ingest.Progress(files=5)
+    for number in range(3):
+        tally = ingest.Tally()
+        tally.took([{"id": "a", "status": "indexed", "chunks": 3}, {"id": "b", "status": "unchanged", "chunks": 2}])
+        tally.failed(f"{number}.pdf", "broken")
+        progress.add(tally, files=1)
+    assert str(progress).endswith("3 indexed, 3 unchanged, 3 failed; 9 chunks written; 3 of 5 files")
+    assert progress.failures == [("0.pdf", "broken"), ("1.pdf", "broken")]
+    told = ["FAILED 0.pdf: broken", "FAILED 1.pdf: broken", "further failures are only counted"]
+    assert capsys.readouterr().out.splitlines() == told
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "four"])
+def test_uploads_at_a_time_are_a_number_from_one(
+    run: Run, folder: Path, capsys: pytest.CaptureFixture[str], given: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(folder, "docs", f"--concurrency={given}")
+    assert f"--concurrency: a number from 1, not '{given}'" in capsys.readouterr().err
+    assert run(folder, "docs", "--concurrency=1") == 0

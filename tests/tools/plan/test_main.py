@@ -49,6 +49,13 @@ def test_a_job_has_nodes_of_its_own_while_it_runs() -> None:
     assert ["batch.jobs.reviews.head", "m7i.2xlarge", "0", "to", "1", "0.00", "to", "0.40"] in lines
 
 
+def test_so_has_one_that_brings_documents_in() -> None:
+    lines = [line.split() for line in plan("tests/chart/cases/ingest-ray-data.yaml").stdout.splitlines()]
+    (workers,) = (line for line in lines if line[:1] == ["rag.manuals.ingest"])
+    assert workers[2:5] == ["0", "to", "4"]
+    assert any(line[:1] == ["rag.manuals.ingest.head"] for line in lines)
+
+
 def test_what_helm_refuses_is_said_in_helms_words() -> None:
     done = plan("values/chat-8b.yaml", "versions.yaml")
     assert done.returncode == 1
