@@ -158,6 +158,14 @@ def test_it_has_its_workers_and_a_head_that_only_drives() -> None:
     assert ray_container(workers)["resources"]["requests"]["cpu"] == "1"
 
 
+def test_its_workers_have_the_resources_that_are_asked_for_and_the_usual_ones_beside() -> None:
+    _, workers = groups(ray_job(resources={"requests": {"cpu": "200m"}}))
+    assert ray_container(workers)["resources"] == {
+        "requests": {"cpu": "200m", "memory": "2Gi"},
+        "limits": {"memory": "2Gi"},
+    }
+
+
 def test_its_workers_stand_where_pipelines_do_and_are_no_part_of_the_group() -> None:
     cpu = {"nodeSelector": {"pool": "cpu"}, "tolerations": [{"key": "cpu", "operator": "Exists"}]}
     objects = render_chart(values({"workerGroups": {"cpu": cpu}}, executor="ray-data"))
@@ -187,7 +195,13 @@ def test_only_a_ray_job_that_is_asked_for_something_else_runs_again() -> None:
         found: str = ray_job(more, **block)["metadata"]["name"]
         return found
 
-    assert name() == name(workers=5) == name(concurrency=8) == name({"image": {"serve": {"tag": "next"}}})
+    assert (
+        name()
+        == name(workers=5)
+        == name(concurrency=8)
+        == name(resources={})
+        == name({"image": {"serve": {"tag": "next"}}})
+    )
     assert len({name(), name(source="s3://bucket/other"), name(tenant="team-a"), name(existingSecret="s3")}) == 4
     assert len(name({"fullnameOverride": "x" * 47})) <= 47
 

@@ -657,6 +657,12 @@ RULES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "rag.docs.ingest.workers: a Job is one pod, got 4; leave workers out, or set executor to ray-data",
         docs(ingest={"source": "s3://bucket", "executor": "ray-data", "workers": 4}),
     ),
+    "resources of a Job": (
+        docs(ingest={"source": "s3://bucket", "resources": {"limits": {"memory": "4Gi"}}}),
+        "rag.docs.ingest.resources: those of workers, of which a Job has none; leave resources out, or set executor to "
+        "ray-data",
+        docs(ingest={"source": "s3://bucket", "executor": "ray-data", "resources": {"limits": {"memory": "4Gi"}}}),
+    ),
     "documents of nobody": (
         docs(tenancy="tenant", ingest={"source": "s3://bucket"}),
         "rag.docs.ingest.tenant: missing; with tenancy tenant say whose documents they are",

@@ -28,6 +28,7 @@ ORDER = (
     "test_batches",
     "test_monitoring",
     "test_night",
+    "test_ingest",
     "test_head_loss",
     "test_evictions",
     "test_in_place",

@@ -213,6 +213,9 @@ class RagIngest(Config):
     """`job`: one pod, a Job or CronJob. `ray-data`: a RayJob with several, for what one cannot read fast enough."""
     workers: int | None = Field(None, ge=1)
     """With executor ray-data: pods that read and upload; 2 unless set."""
+    resources: Verbatim | None = None
+    """With executor ray-data: Kubernetes' resources of a worker; a CPU and 2 GiB unless set. Files are read whole: more
+    memory for large ones."""
     tenant: str = Field("ingest", min_length=1)
     """Whose documents they are, and whom their tokens are charged to."""
     concurrency: int = Field(4, ge=1, le=8)

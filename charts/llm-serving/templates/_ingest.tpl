@@ -16,7 +16,9 @@ ray.io/is-ray-node: "yes"
 {{- $found := dict }}
 {{- range $name, $pipeline := include "llm-serving.pipelines" . | fromYaml }}
 {{- if eq "ray-data" (dig "executor" "job" ($pipeline.ingest | default dict)) }}
-{{- $_ := set $found $name (mergeOverwrite (dict "workers" 2) $pipeline.ingest) }}
+{{- /* Memory for Ray's own processes, the one that reads and sends, and what it has under way. */}}
+{{- $resources := dict "requests" (dict "cpu" "1" "memory" "2Gi") "limits" (dict "memory" "2Gi") }}
+{{- $_ := set $found $name (mergeOverwrite (dict "workers" 2 "resources" $resources) $pipeline.ingest) }}
 {{- end }}
 {{- end }}
 {{- toYaml $found }}
@@ -99,15 +101,8 @@ template:
 else has another name. Scope: dict "root" $ "name" (the pipeline's) "ingest" (of llm-serving.rayIngests). */ -}}
 {{- define "llm-serving.ingestRayJobName" -}}
 {{- /* 47: KubeRay's limit. */}}
-{{- $digest := list .name (omit .ingest "workers" "concurrency") | toJson | sha256sum | trunc 8 -}}
+{{- $digest := list .name (omit .ingest "workers" "resources" "concurrency") | toJson | sha256sum | trunc 8 -}}
 {{ printf "%s-ingest" (include "llm-serving.fullname" .root) | trunc 38 | trimSuffix "-" }}-{{ $digest }}
-{{- end -}}
-
-{{- /* Renders the resources of a worker of that RayJob, as YAML. Scope: none. */ -}}
-{{- define "llm-serving.ingestWorkerResources" -}}
-requests: {cpu: "1", memory: 2Gi}
-# Ray's own processes, the one that reads and sends, and what it has under way.
-limits: {memory: 2Gi}
 {{- end -}}
 
 {{- /* Renders that RayJob: its spec. Its workers stand where pipelines do. Scope: as llm-serving.ingestRayJobName. */ -}}
@@ -126,7 +121,7 @@ limits: {memory: 2Gi}
 {{- range $name := include "llm-serving.groupOrder" $groups | fromYamlArray }}
 {{- if and (not $group) (get $groups $name).pipelines }}{{ $group = pick (get $groups $name) "nodeSelector" "tolerations" "podTemplate" }}{{ end }}
 {{- end }}
-{{- $group = merge (dict "resources" (include "llm-serving.ingestWorkerResources" . | fromYaml)) $group (include "llm-serving.head" .root | fromYaml) }}
+{{- $group = merge (dict "resources" .ingest.resources) $group (include "llm-serving.head" .root | fromYaml) }}
 {{- include "llm-serving.rayJob" (dict
       "root" .root
       "entrypoint" (join " " $words)

@@ -27,7 +27,7 @@ of rag.<name>.ingest are there while these run, so at most. Scope: the root. */ 
 {{- end }}
 {{- range $name, $ingest := include "llm-serving.rayIngests" . | fromYaml }}
 {{- $_ := set $pods (printf "rag.%s.ingest.head" $name) (dict "least" 0 "most" 1 "resources" (include "llm-serving.head" $ | fromYaml).resources) }}
-{{- $_ := set $pods (printf "rag.%s.ingest" $name) (dict "least" 0 "most" (int $ingest.workers) "resources" (include "llm-serving.ingestWorkerResources" . | fromYaml)) }}
+{{- $_ := set $pods (printf "rag.%s.ingest" $name) (dict "least" 0 "most" (int $ingest.workers) "resources" $ingest.resources) }}
 {{- end }}
 {{- if .Values.redis.enabled }}
 {{- $_ := set $pods "redis" (dict "least" 1 "most" 1 "resources" .Values.redis.resources) }}

@@ -45,6 +45,9 @@ rag.{{ $name }}.ingest.schedule: a RayJob runs once, got {{ .schedule }}; leave 
 {{- if and (ne (.executor | default "job") "ray-data") .workers }}
 rag.{{ $name }}.ingest.workers: a Job is one pod, got {{ int .workers }}; leave workers out, or set executor to ray-data
 {{- end }}
+{{- if and (ne (.executor | default "job") "ray-data") .resources }}
+rag.{{ $name }}.ingest.resources: those of workers, of which a Job has none; leave resources out, or set executor to ray-data
+{{- end }}
 {{- if and (eq ($pipeline.tenancy | default "shared") "tenant") (not .tenant) }}
 rag.{{ $name }}.ingest.tenant: missing; with tenancy tenant say whose documents they are
 {{- end }}
