@@ -33,6 +33,8 @@ class Connection(asyncio.Protocol):
         self._done: asyncio.Future[None] | None = None
         self.events = 0
         self.first_s = 0.0
+        self.is_last = False
+        """Whether the server said that no request may follow: a HAProxy that another one replaces does."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -100,6 +102,8 @@ class Connection(asyncio.Protocol):
                 self._chunked, self._tail = True, b"\r\n"
             elif name == b"content-type":
                 self._stream = b"event-stream" in value
+            elif name == b"connection":
+                self.is_last = b"close" in value
 
     def _finish(self, problem: Exception | None = None) -> None:
         if self._done is None or self._done.done():
@@ -169,6 +173,9 @@ async def _send(load: Load, request: bytes, begin: float, index: int, connection
             outcome.first_ms.append((connection.first_s - started) * 1000)
             outcome.whole_ms.append((ended - started) * 1000)
             outcome.events += connection.events
+            if connection.is_last:
+                connection.close()
+                connection = await _connect(load)
     finally:
         connection.close()
 

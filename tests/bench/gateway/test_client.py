@@ -91,6 +91,17 @@ def test_a_stream_that_breaks_off_is_a_failure() -> None:
     assert (outcome.failed, outcome.problem) == (1, "the connection was closed")
 
 
+def test_a_server_may_say_that_a_connection_has_had_its_last_request() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(65536):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+            await writer.drain()
+        writer.close()
+
+    outcome = asyncio.run(served(answer, lambda port: Load(port, {}, "{}", requests=3)))
+    assert (outcome.failed, len(outcome.whole_ms)) == (0, 3)
+
+
 async def against_mock(make: Callable[[int], Load]) -> Outcome:
     engines = Engines()
     server = await asyncio.get_running_loop().create_server(lambda: backend.Connection(engines), "127.0.0.1", 0)
