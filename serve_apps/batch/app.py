@@ -16,7 +16,7 @@ from serve_apps.batch.files import Files
 from serve_apps.batch.ingress import build_asgi
 from serve_apps.batch.leases import Leases, StoredLeases
 from serve_apps.batch.objects import Status
-from serve_apps.batch.pace import NICENESS, Paces
+from serve_apps.batch.pace import Paces
 from serve_apps.batch.storage import Storage
 from serve_apps.batch.worker import Worker
 from serve_apps.common import logging, metrics, redis, secrets
@@ -26,6 +26,9 @@ from serve_apps.common.middleware import ASGIApp
 from serve_apps.common.secrets import InternalCredential
 
 _LEASE_PREFIX = "llm-batch:"
+#: Added to the niceness that Ray gives its workers (15), up to nice(2)'s 19: the gateway, which shares the cores, has
+#: clients who wait.
+NICENESS = 10
 
 
 class RayMetrics:

@@ -4,9 +4,11 @@ A batch has a driver of its own, an actor, so that Ray Data does not share a pro
 the processes that send end with the replica that works on the batch, or when that has had enough.
 """
 
+import contextlib
 import os
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -15,7 +17,6 @@ from ray.data import ActorPoolStrategy, DataContext
 from serve_apps.batch.answering import Answer
 from serve_apps.batch.config import BatchArgs
 from serve_apps.batch.execution import TenantSender
-from serve_apps.batch.pace import NICENESS
 from serve_apps.batch.pieces import Left, Sending, Sent
 from serve_apps.batch.storage import Storage
 from serve_apps.common import logging
@@ -47,7 +48,7 @@ class _Driver:
     """Has Ray Data do the work on one batch."""
 
     def answers(self, args: BatchArgs, left: Left) -> Iterator[Sent]:
-        os.nice(NICENESS)
+        stand_back()
         context = DataContext.get_current()
         context.enable_progress_bars = False
         pieces = [{"start": start, "size": size} for start, size in left.pieces]
@@ -73,7 +74,7 @@ class _Process:
 
     def __init__(self, args: BatchArgs, left: Left) -> None:
         logging.configure()
-        os.nice(NICENESS)
+        stand_back()
         gateway = GatewayClient(args.gateway_url, InternalCredential(), args.model_timeout_s)
         self._sending = Sending(Storage(args.storage), TenantSender(gateway, left.tenant), left)
 
@@ -82,3 +83,13 @@ class _Process:
         rows = [asdict(answer) | {"refused": 0} for answer in sent.answers]
         rows[0]["refused"] = sent.refused
         return rows
+
+
+def stand_back() -> None:
+    """Have the cores only when nobody else wants them: the gateway, which shares them, has clients who wait.
+
+    All threads of this process, and those they begin. Of sched(7)'s policies the last; niceness was not enough.
+    """
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))

@@ -10,9 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
-#: Added to the niceness that Ray gives its workers (15), up to nice(2)'s 19, by every process that sends lines: the
-#: gateway, which shares the cores, has clients who wait.
-NICENESS = 10
 #: How long to stay away where a refusal does not say, in seconds.
 REST_S = 1.0
 
