@@ -46,8 +46,7 @@ def round_of(client: Client, service: Service, effort: Effort) -> dict[str, floa
     alone = _first_token_ms(client, service, effort.first_token_s)
     with _batch_beside(service, int(10 * effort.first_token_s * ANSWERS_PER_S)):
         beside = _first_token_ms(client, service, effort.first_token_s)
-    time.sleep(IDLE_S)
-    start_s, by_ray_data, beside_ray_data = _ray_data(client, service, effort)
+    start_s, beside_ray_data, by_ray_data = _ray_data(client, service, effort)
     return {
         "online_per_s": online,
         "batch_per_s": batch,
@@ -107,17 +106,19 @@ def _batch(service: Service, lines: int) -> float:
 
 
 def _ray_data(client: Client, service: Service, effort: Effort) -> tuple[float, float, float]:
-    """Of a batch that Ray Data sends: seconds to its first answers, answers a second, and the p95 in ms beside it."""
+    """Of a batch that Ray Data sends: seconds to its first answers, the p95 in ms beside it, and answers a second."""
     with _api(service) as api:
         batch = _start(api, _upload(api, RAY_DATA_LINES))
         began = time.perf_counter()
-        first, counted = _counted(api, batch, 0)
+        start_s = _counted(api, batch, 0)[0] - began
+        beside = _first_token_ms(client, service, effort.first_token_s)
+        time.sleep(IDLE_S)
+        first, counted = _counted(api, batch, _counted(api, batch, 0)[1])
         last, more = first, counted
         while last - first < effort.throughput_s:
             last, more = _counted(api, batch, more)
-        beside = _first_token_ms(client, service, effort.first_token_s)
         _cancel(api, batch)
-        return first - began, (more - counted) / (last - first), beside
+        return start_s, beside, (more - counted) / (last - first)
 
 
 def _counted(api: httpx.Client, batch: str, before: int) -> tuple[float, int]:

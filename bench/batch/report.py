@@ -13,10 +13,10 @@ _ROWS = {
     "ttft_p95_beside_ms": "TTFT p95 beside a batch, ms",
     "ttft_p95_ratio": "**the second divided by the first**",
     "ray_data_start_s": "a large batch, sent by Ray Data: until its first answers are kept, s",
-    "ray_data_per_s": "answers a second, from then on",
-    "ray_data_throughput_ratio": "**divided by those asked by clients**",
     "ttft_p95_beside_ray_data_ms": "TTFT p95 beside it, ms",
     "ray_data_ttft_p95_ratio": "**divided by that without a batch**",
+    "ray_data_per_s": "answers a second, asked by it, while it runs",
+    "ray_data_throughput_ratio": "**divided by those asked by clients**",
 }
 
 
