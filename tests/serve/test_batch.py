@@ -7,11 +7,11 @@ from collections import Counter
 from typing import Any
 
 import openai
-import psutil
 import pytest
 from openai.types import Batch
 
 from tests.serve.conftest import Service
+from tests.serve.processes import processes
 from tests.serve.waiting import until
 
 OVER = ("completed", "failed", "expired", "cancelled")
@@ -52,18 +52,6 @@ def answers(client: openai.OpenAI, batch: Batch) -> dict[str, dict[str, Any]]:
     return found
 
 
-def processes(title: str) -> list[int]:
-    """Of this test's Ray, those of this name."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if " ".join(process.cmdline()).startswith(title):
-                found.append(process.pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
-
-
 def completed(batch: Batch) -> int:
     return batch.request_counts.completed if batch.request_counts else 0
 
@@ -87,7 +75,7 @@ def test_ray_data_sends_a_large_batch_and_lives_through_kills(service: Service) 
         batch = start(client, EMBEDDINGS, [{"model": "embedder", "input": f"{number}"} for number in range(count)])
         until(lambda: state(client, batch), lambda seen: completed(seen) > 0)
         sender, _ = processes(SENDER)
-        os.kill(sender, signal.SIGKILL)
+        sender.kill()
         after_sender = completed(state(client, batch))
         until(lambda: state(client, batch), lambda seen: completed(seen) > after_sender)
         (driver,) = processes(DRIVER)

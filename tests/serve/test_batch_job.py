@@ -1,6 +1,5 @@
 """A batch on accelerators of its own: the rendered RayJob on real Ray, Ray Data and Serve, with a fake engine."""
 
-import contextlib
 import json
 import os
 import signal
@@ -9,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from serve_apps.batch.config import ARGS_VARIABLE
 from tests.serve.conftest import FAKE_ENGINE
+from tests.serve.processes import processes
 from tests.serve.waiting import until
 from tools.demo.cluster import LocalCluster
 from tools.demo.rendered import REPOSITORY, helm_template, ray_service
@@ -103,24 +102,13 @@ def running(cluster: LocalCluster, job: str) -> bool:
     return not told.startswith("SUCCEEDED")
 
 
-def drivers() -> list[psutil.Process]:
-    """The programs of the job."""
-    command = ["-m", "serve_apps.batch", "job"]
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
-            if process.cmdline()[1:] == command:
-                found.append(process)
-    return found
-
-
 def test_killed_drivers_and_replicas_lose_nothing_and_a_line_is_in_the_output_once(
     cluster: LocalCluster, nights: Path
 ) -> None:
     entrypoint = "python -m serve_apps.batch job"
     first = cluster.submit(entrypoint)
     until(lambda: (kept(nights), running(cluster, first)), lambda seen: bool(seen[0]))
-    (driver,) = drivers()
+    (driver,) = processes(entrypoint)
     driver.kill()
     kept_by_first = kept(nights)
     asked_by_first = asked(nights)

@@ -1,7 +1,6 @@
 """Documents that Ray Data brings in: the rendered RayJob on real Ray, against a real RAG app with arithmetic models."""
 
 import asyncio
-import contextlib
 import json
 import re
 import shlex
@@ -11,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from starlette.requests import Request
 
+from tests.serve.processes import processes
 from tests.serve.waiting import until
 from tests.serve_apps.rag.conftest import RagServer, credential, gateway, gateway_url, rag, store_uri  # noqa: F401
 from tests.serve_apps.rag.fake_gateway import TOKEN, FakeGateway
@@ -83,16 +82,6 @@ def start(cluster: LocalCluster, rendered: list[dict[str, Any]], server: RagServ
 def end(cluster: LocalCluster, run: str) -> str:
     """A run's status and what it has printed, when it is over."""
     return until(lambda: cluster.job(run), lambda told: not told.startswith(("PENDING", "RUNNING")))
-
-
-def processes(words: str) -> list[psutil.Process]:
-    """Those of the cluster whose command begins with ``words``."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):  # ended meanwhile
-            if " ".join(process.cmdline()).startswith(words):
-                found.append(process)
-    return found
 
 
 def stored(server: RagServer) -> set[str]:

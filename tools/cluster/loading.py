@@ -67,12 +67,16 @@ def _content(node: Node) -> set[str]:
 def _import(node: Node, archive: Path, reference: str) -> None:
     """Import an archive, and remove the image that was called ``reference`` before if that was its last name."""
     before = _manifest(node, reference)
+    kept = f"{reference}-before"
+    if before:
+        # The import takes its name away. containerd would collect its layers, also those the new one is being put on.
+        node.ctr("images", "tag", "--force", reference, kept)
     node.ctr("images", "import", str(archive))
     if not before:
         return
     names = node.ctr("images", "list", "--quiet", f"target.digest=={before}").split()
-    if names and all(name.startswith("sha256:") for name in names):  # Kubernetes' own name for it
-        node.ctr("images", "remove", *names)
+    others = [name for name in names if name != kept and not name.startswith("sha256:")]  # that is Kubernetes' own name
+    node.ctr("images", "remove", *([kept] if others else names))
 
 
 def _manifest(node: Node, reference: str) -> str | None:

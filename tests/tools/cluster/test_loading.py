@@ -17,9 +17,16 @@ class FakeNode(Node):
     def ctr(self, *words: str) -> str:
         held = STORES[self.name]
         if words[:2] == ("images", "import"):
+            before = held.get(REDIS)
             held[REDIS] = held["sha256:new"] = Path(words[2]).read_text()
+            assert before is None or before in [one for name, one in held.items() if not name.startswith("sha256:")], (
+                "nothing holds the layers that both have"
+            )
+        elif words[:3] == ("images", "tag", "--force"):
+            held[words[4]] = held[words[3]]
         elif words[:2] == ("images", "remove"):
-            del held[words[2]]
+            for name in words[2:]:
+                del held[name]
         elif words[:3] == ("images", "list", "--quiet"):
             digest = words[3].removeprefix("target.digest==sha256:")
             return "\n".join(name for name, one in held.items() if one == digest)
