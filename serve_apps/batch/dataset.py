@@ -88,7 +88,7 @@ class _Process:
 def stand_back() -> None:
     """Have the cores only when nobody else wants them: the gateway, which shares them, has clients who wait.
 
-    All threads of this process, and those they begin. Of sched(7)'s policies the last; niceness was not enough.
+    All threads of this process, and those they begin: policy, like niceness, is a thread's own, and Ray has begun some.
     """
     for thread in Path("/proc/self/task").iterdir():
         with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
