@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from serve_apps.batch.answering import Answer, Answering, Sender, unanswered
@@ -55,9 +55,11 @@ class Workplace:
     settings: Callable[[], BatchSettings]
     observer: Observer
     senders: Senders
-    """Of large batches."""
+    """Of large batches, one at a time."""
     keep_s: float = KEEP_S
     clock: Callable[[], float] = time.time
+    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the senders have a batch."""
 
 
 class InputGone(Exception):
@@ -123,8 +125,7 @@ class Execution:
 
     async def _answer(self) -> None:
         await asyncio.to_thread(self._recall)
-        by_ray_data = 0 < self._place.settings().ray_data.from_lines <= self._batch.request_counts.total
-        work = asyncio.create_task(self._send_by_ray_data() if by_ray_data else self._send())
+        work = asyncio.create_task(self._send())
         try:
             while (ending := await self._ending(work)) is None:
                 await self._rest(work)
@@ -137,7 +138,15 @@ class Execution:
         await self._keep(status="finalizing", finalizing_at=self._now(), ending=ending)
 
     async def _send(self) -> None:
-        """Have the lines answered that are not."""
+        """Have the lines answered that are not. Only one batch at a time has processes, or they could fill the pod."""
+        is_large = 0 < self._place.settings().ray_data.from_lines <= self._batch.request_counts.total
+        if is_large and not self._place.sending.locked():
+            async with self._place.sending:
+                await self._send_by_ray_data()
+        else:
+            await self._send_here()
+
+    async def _send_here(self) -> None:
         answering = Answering(
             self._batch.id,
             self._place.sender(self._tenant),
@@ -149,7 +158,6 @@ class Execution:
             await answering.answer(lines, self._deliver)
 
     async def _send_by_ray_data(self) -> None:
-        """As `_send`, from processes of their own."""
         left = await asyncio.to_thread(self._left_to_send)
         if not left.pieces:
             return

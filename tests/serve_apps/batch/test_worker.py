@@ -171,6 +171,23 @@ def test_a_large_batch_is_sent_by_processes_beside_the_replica(
     assert (replica.observed.answered, replica.observed.refused) == (lines, 1)
 
 
+def test_a_second_large_batch_is_sent_by_the_replica_meanwhile(
+    gateway: FakeGateway, gateway_url: str, storage: str, folder: Path
+) -> None:
+    settings = BatchSettings(concurrency=8, ray_data=RayData(from_lines=2))
+    replica = replica_of(gateway_url, storage, folder, settings=settings)
+    gateway.free = 0
+    with serving(replica.app, lifespan="on") as url, client_of(url) as client:
+        app = BatchApp(url, client, replica.observed)
+        batches = [app.start(jsonl(line(f"{name}1"), line(f"{name}2"))) for name in ("a", "b")]
+        until(lambda: {asked.said for asked in gateway.asked} == {"a1", "a2", "b1", "b2"})
+        assert len(replica.senders.asked) == 1
+        gateway.release.set()
+        assert {app.ended(batch).status for batch in batches} == {"completed"}
+        assert app.ended(app.start(jsonl(line("c1"), line("c2")))).status == "completed"
+    assert len(replica.senders.asked) == 2
+
+
 def test_a_replica_that_ends_ends_its_processes_and_the_next_one_sends_what_is_left(
     batch_app: Start, gateway: FakeGateway, gateway_url: str, storage: str, folder: Path
 ) -> None:
