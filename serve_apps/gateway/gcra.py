@@ -13,6 +13,7 @@ atomically. A property test plays random traffic to both and compares every answ
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,6 +47,13 @@ class Bounds(NamedTuple):
     """Money in a month."""
 
 
+class Amounts(NamedTuple):
+    """So many requests and tokens."""
+
+    requests: float
+    tokens: float
+
+
 class Outcome(NamedTuple):
     """What was decided, and how full things are: after the request if it was let in, without it if not."""
 
@@ -55,6 +63,8 @@ class Outcome(NamedTuple):
     """Units in the bucket of requests, ``now``."""
     tokens: float
     """Units in the bucket of tokens, ``now``."""
+    advanced: bool = False
+    """Whether what was wanted in advance is taken, too."""
 
 
 @dataclass(slots=True)
@@ -79,10 +89,13 @@ def fits(held: float, cost: float, burst: float) -> bool:
     return held + cost <= burst + ROUNDING
 
 
-def take(counters: Counters, bounds: Bounds, now: float, tokens: float, lease: str) -> Outcome:
+def take(
+    counters: Counters, bounds: Bounds, now: float, tokens: float, lease: str, advance: Amounts | None = None
+) -> Outcome:
     """Let one request with an estimate of ``tokens`` in, or refuse it and change nothing.
 
-    The lease counts as running until it is settled, or until ``LEASE_S`` from ``now`` unless renewed.
+    The lease counts as running until it is settled, or until ``LEASE_S`` from ``now`` unless renewed. With the request
+    goes its ``advance``, as long as no more than half of any limit is used then.
     """
     requests, spare = bounds.requests, bounds.tokens
     requests_held = level(counters.requests_tat, now, requests.rate) if requests else 0.0
@@ -98,24 +111,39 @@ def take(counters: Counters, bounds: Bounds, now: float, tokens: float, lease: s
         return Outcome("requests", requests_held, tokens_held)
     if spare and not fits(tokens_held, tokens, spare.burst):
         return Outcome("tokens", requests_held, tokens_held)
+    taken, advanced = 1.0, False
+    if advance is not None:
+        advanced = (
+            (not requests or requests_held + 1 + advance.requests <= requests.burst / 2)
+            and (not spare or tokens_held + tokens + advance.tokens <= spare.burst / 2)
+            and (bounds.running is None or len(counters.leases) + 1 <= bounds.running / 2)
+        )
+        if advanced:
+            taken, tokens = 1 + advance.requests, tokens + advance.tokens
     if requests:
-        counters.requests_tat = max(counters.requests_tat, now) + 1 / requests.rate
-        requests_held += 1
+        counters.requests_tat = max(counters.requests_tat, now) + taken / requests.rate
+        requests_held += taken
     if spare:
         counters.tokens_tat = max(counters.tokens_tat, now) + tokens / spare.rate
         tokens_held += tokens
     if bounds.running is not None:
         counters.leases[lease] = now + LEASE_S
-    return Outcome("", requests_held, tokens_held)
+    return Outcome("", requests_held, tokens_held, advanced)
 
 
-def settle(counters: Counters, bounds: Bounds, now: float, owed: float, lease: str) -> None:
-    """End a request: take ``owed`` tokens more than its estimate (give back, if negative) and free its place."""
-    if bounds.tokens and owed:
-        # What is given back cannot lie in the future of an empty bucket; what is owed begins now.
-        begins = max(counters.tokens_tat, now) if owed > 0 else counters.tokens_tat
-        counters.tokens_tat = begins + owed / bounds.tokens.rate
-    counters.leases.pop(lease, None)
+def settle(counters: Counters, bounds: Bounds, now: float, owed: Amounts, leases: Iterable[str]) -> None:
+    """End requests: take what is ``owed`` beyond their estimates (give back, if negative) and free their places."""
+    if bounds.requests and owed.requests:
+        counters.requests_tat = _moved(counters.requests_tat, now, owed.requests, bounds.requests)
+    if bounds.tokens and owed.tokens:
+        counters.tokens_tat = _moved(counters.tokens_tat, now, owed.tokens, bounds.tokens)
+    for lease in leases:
+        counters.leases.pop(lease, None)
+
+
+def _moved(tat: float, now: float, owed: float, bucket: Bucket) -> float:
+    # What is given back cannot lie in the future of an empty bucket; what is owed begins now.
+    return (max(tat, now) if owed > 0 else tat) + owed / bucket.rate
 
 
 def wait_s(outcome: Outcome, bounds: Bounds, tokens: float) -> float:
@@ -153,14 +181,16 @@ end
 """
 
 #: KEYS: requests, tokens, running, month. ARGV: now, burst and rate of requests, burst and rate of tokens, running,
-#: budget, tokens, lease, seconds of a lease. Answers: refused_by, requests, tokens.
+#: budget, tokens, lease, seconds of a lease, requests and tokens in advance or -1. Answers: refused_by, requests,
+#: tokens, whether the advance was taken.
 TAKE = (
     _LUA
     + """
 local requests_burst, requests_rate = number(2), number(3)
 local tokens_burst, tokens_rate = number(4), number(5)
 local running, budget, tokens = number(6), number(7), number(8)
-local requests_tat, tokens_tat, requests_held, tokens_held = 0, 0, 0, 0
+local requests, more_requests, more_tokens, advanced = 1, number(11), number(12), 0
+local requests_tat, tokens_tat, requests_held, tokens_held, runs = 0, 0, 0, 0, 0
 if requests_burst >= 0 then
   requests_tat = tat(KEYS[1])
   requests_held = math.max(requests_tat - now, 0) * requests_rate
@@ -169,15 +199,24 @@ if tokens_burst >= 0 then
   tokens_tat = tat(KEYS[2])
   tokens_held = math.max(tokens_tat - now, 0) * tokens_rate
 end
-local function outcome(refused_by) return {refused_by, exact(requests_held), exact(tokens_held)} end
+local function outcome(refused_by) return {refused_by, exact(requests_held), exact(tokens_held), advanced} end
 if running >= 0 then redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', exact(now)) end
 if budget >= 0 and tonumber(redis.call('HGET', KEYS[4], 'cost') or '0') >= budget then return outcome('budget') end
-if running >= 0 and redis.call('ZCARD', KEYS[3]) >= running then return outcome('running') end
+if running >= 0 then
+  runs = redis.call('ZCARD', KEYS[3])
+  if runs >= running then return outcome('running') end
+end
 if requests_burst >= 0 and requests_held + 1 > requests_burst + ROUNDING then return outcome('requests') end
 if tokens_burst >= 0 and tokens_held + tokens > tokens_burst + ROUNDING then return outcome('tokens') end
+if more_requests >= 0
+  and (requests_burst < 0 or requests_held + 1 + more_requests <= requests_burst / 2)
+  and (tokens_burst < 0 or tokens_held + tokens + more_tokens <= tokens_burst / 2)
+  and (running < 0 or runs + 1 <= running / 2) then
+  requests, tokens, advanced = 1 + more_requests, tokens + more_tokens, 1
+end
 if requests_burst >= 0 then
-  keep(KEYS[1], math.max(requests_tat, now) + 1 / requests_rate)
-  requests_held = requests_held + 1
+  keep(KEYS[1], math.max(requests_tat, now) + requests / requests_rate)
+  requests_held = requests_held + requests
 end
 if tokens_burst >= 0 then
   keep(KEYS[2], math.max(tokens_tat, now) + tokens / tokens_rate)
@@ -192,17 +231,20 @@ return outcome('')
 """.replace("ROUNDING", str(ROUNDING))
 )
 
-#: KEYS: tokens, running. ARGV: now, rate of tokens, owed, lease.
+#: KEYS: requests, tokens, running. ARGV: now, rate of requests, rate of tokens, requests and tokens that are owed, then
+#: the leases.
 SETTLE = (
     _LUA
     + """
-local rate, owed = number(2), number(3)
-if rate >= 0 and owed ~= 0 then
-  local begins = tat(KEYS[1])
+local function move(key, rate, owed)
+  if rate < 0 or owed == 0 then return end
+  local begins = tat(key)
   if owed > 0 then begins = math.max(begins, now) end
-  keep(KEYS[1], begins + owed / rate)
+  keep(key, begins + owed / rate)
 end
-redis.call('ZREM', KEYS[2], ARGV[4])
+move(KEYS[1], number(2), number(4))
+move(KEYS[2], number(3), number(5))
+for index = 6, #ARGV do redis.call('ZREM', KEYS[3], ARGV[index]) end
 """
 )
 

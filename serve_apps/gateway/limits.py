@@ -2,8 +2,8 @@
 
 A request reserves its estimate of tokens when it comes and is settled with what it really used. With Redis that is
 one round trip before it is sent on, shared by all that come at the same time; settlements go with it, and nobody waits
-for them. A tenant without limits costs none. While Redis is down, or where there is none, each replica grants its share
-of every limit by itself.
+for them. A busy tenant that is far from its limits costs one now and then (``advances``), and one without limits none.
+While Redis is down, or where there is none, each replica grants its share of every limit by itself.
 """
 
 import asyncio
@@ -12,13 +12,15 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
 
-from serve_apps.gateway import gcra, limit_answers
+from serve_apps.gateway import advances, gcra, limit_answers
+from serve_apps.gateway.advances import Advance
 from serve_apps.gateway.config import Tenant
-from serve_apps.gateway.gcra import Bounds, Bucket, Counters, Outcome
+from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Counters, Outcome
 from serve_apps.gateway.headers import RawHeaders
 from serve_apps.gateway.metering import month, month_ends_in_s, month_key
 from serve_apps.gateway.request import Wish
@@ -40,8 +42,12 @@ SETTLED_WITHIN_S = 0.005
 #: Tenants whose counters a replica keeps by itself before it looks for idle ones to forget.
 MAX_IDLE_TENANTS = 10_000
 
+T = TypeVar("T")
+
 _NONE = -1
 _UNBOUNDED = Bounds()
+_NO_BUCKET = Bucket(_NONE, _NONE)
+_NO_ADVANCE = Amounts(_NONE, _NONE)
 _TAKE, _SETTLE, _RENEW = Script(gcra.TAKE), Script(gcra.SETTLE), Script(gcra.RENEW)
 
 
@@ -88,10 +94,12 @@ class Limits:
         self._spent = spent
         self._clock = clock
         self._stopwatch = stopwatch
+        self._advances: dict[tuple[str, Bounds], Advance] = {}
+        """By tenant and limits: those of what its own requests lead to inside are others."""
         self._counters: dict[str, Counters] = {}
         self._look_for_idle_at = MAX_IDLE_TENANTS
         self._held: dict[str, Grant] = {}
-        self._settling: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[Any]] = set()
         self._completions: dict[str, float] = {}
         self._replica = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
@@ -128,6 +136,7 @@ class Limits:
             try:
                 return await self._take_shared(self._store, tenant, rules, tokens)
             except StoreDown:
+                self._advances.clear()  # whoever comes back need not know them
                 if self._outage == "open":
                     return Grant()
         return self._take_here(tenant, rules, tokens)
@@ -146,21 +155,43 @@ class Limits:
         if not grant.shared:
             counters = self._counters.get(grant.tenant)
             if counters is not None:
-                gcra.settle(counters, grant.bounds, self._stopwatch(), owed, lease)
-        elif self._store is not None and ((grant.bounds.tokens and owed) or grant.bounds.running is not None):
-            task = asyncio.get_running_loop().create_task(self._settle_shared(self._store, grant, owed, lease))
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
+                gcra.settle(counters, grant.bounds, self._stopwatch(), Amounts(0, owed), (lease,))
+            return
+        advance = self._advances.get((grant.tenant, grant.bounds))
+        if advance is not None and advance.settle(owed, lease, self._stopwatch()):
+            return
+        if (grant.bounds.tokens and owed) or grant.bounds.running is not None:
+            self._owe(grant.tenant, grant.bounds, Amounts(0, owed), (lease,))
 
     async def run(self) -> None:
-        """Say every 20 s that the running requests still run; for ever."""
-        while True:
-            await asyncio.sleep(gcra.LEASE_S / 3)
-            await self.renew()
+        """Give back in time what was taken in advance, and say every 20 s that the running requests still run."""
+        renewed_s = self._stopwatch()
+        try:
+            while True:
+                await asyncio.sleep(advances.LIFE_S)
+                self.give_back()
+                if self._stopwatch() - renewed_s >= gcra.LEASE_S / 3:
+                    renewed_s = self._stopwatch()
+                    await self.renew()
+        finally:
+            self.give_back(all_of_it=True)
+            await asyncio.gather(*self._settling, return_exceptions=True)
+
+    def give_back(self, *, all_of_it: bool = False) -> None:
+        """End the advances that are over, and forget the tenants that have not come of late."""
+        now = self._stopwatch()
+        for (tenant, bounds), advance in list(self._advances.items()):
+            if advance.is_idle(now):
+                del self._advances[tenant, bounds]
+            elif all_of_it or advance.is_over(now):
+                self._end(tenant, advance)
 
     async def renew(self) -> None:
         """Prolong the leases of the running requests."""
         shared: dict[str, list[str]] = {}
+        for (tenant, _), advance in self._advances.items():
+            if advance.places:
+                shared.setdefault(tenant, []).extend(advance.places)
         for lease, grant in self._held.items():
             if grant.shared:
                 shared.setdefault(grant.tenant, []).append(lease)
@@ -177,12 +208,53 @@ class Limits:
     async def _take_shared(self, store: Store, tenant: str, rules: Tenant, tokens: int) -> Grant:
         bounds, lease = _bounds(rules), self._lease()
         reserved = _reserved(bounds, tokens)
-        keys = [tenant_key(tenant, what) for what in ("requests", "tokens", "running")]
-        keys.append(month_key(tenant, month(self._clock())))
-        arguments = take_arguments(bounds, reserved, lease)
-        answer = await store.run(_TAKE, keys, arguments)
-        outcome = Outcome(answer[0], float(answer[1]), float(answer[2]))
+        advance = self._advances.get((tenant, bounds))
+        if advance is None:
+            advance = self._advances[tenant, bounds] = Advance(bounds)
+        within_budget = bounds.budget is None or self._spent(tenant, 1) < bounds.budget
+        if within_budget and not store.down:
+            taken = advance.take(reserved, lease, self._stopwatch())
+            if taken is not None:
+                return self._granted(taken[0], tenant, bounds, reserved, taken[1], shared=True)
+        try:
+            if advance.asking or (wanted := advance.wanted()) is None:
+                outcome = await self._ask(store, tenant, bounds, reserved, lease)
+            else:
+                advance.asking = True
+                # Who leaves meanwhile leaves to others what is taken for them.
+                asking = self._soon(self._ask_ahead(store, tenant, advance, wanted, reserved, lease))
+                outcome = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            if bounds.running is not None:
+                self._owe(tenant, bounds, Amounts(0, 0), (lease,))  # Redis lets it in all the same
+            raise
         return self._granted(outcome, tenant, bounds, reserved, lease, shared=True)
+
+    async def _ask_ahead(
+        self, store: Store, tenant: str, advance: Advance, wanted: Amounts, tokens: int, lease: str
+    ) -> Outcome:
+        try:
+            outcome = await self._ask(store, tenant, advance.bounds, tokens, lease, wanted)
+        finally:
+            advance.asking = False
+        if not outcome.advanced:
+            self._end(tenant, advance)  # the limit is near: others may need what is left
+        elif idle := advance.begin(wanted, outcome, self._stopwatch()):
+            self._owe(tenant, advance.bounds, Amounts(0, 0), idle)
+        return outcome
+
+    async def _ask(
+        self, store: Store, tenant: str, bounds: Bounds, tokens: int, lease: str, wanted: Amounts | None = None
+    ) -> Outcome:
+        keys = _keys(tenant, "requests", "tokens", "running")
+        keys.append(month_key(tenant, month(self._clock())))
+        answer = await store.run(_TAKE, keys, take_arguments(bounds, tokens, lease, advance=wanted))
+        return Outcome(answer[0], float(answer[1]), float(answer[2]), bool(answer[3]))
+
+    def _end(self, tenant: str, advance: Advance) -> None:
+        owed, places = advance.end()
+        if any(owed) or places:
+            self._owe(tenant, advance.bounds, owed, places)
 
     def _take_here(self, tenant: str, rules: Tenant, tokens: int) -> Grant:
         bounds, lease, now = _bounds(rules, self.replicas), self._lease(), self._stopwatch()
@@ -207,13 +279,32 @@ class Limits:
             self._held[lease] = grant
         return grant
 
-    async def _settle_shared(self, store: Store, grant: Grant, owed: int, lease: str) -> None:
-        keys = [tenant_key(grant.tenant, what) for what in ("tokens", "running")]
-        rate = grant.bounds.tokens.rate if grant.bounds.tokens else _NONE
+    def _owe(self, tenant: str, bounds: Bounds, owed: Amounts, leases: Sequence[str]) -> None:
+        """Have Redis hear what is owed, or given back, and which places are free."""
+        if self._store is None:
+            return
+        self._soon(self._settle_shared(self._store, tenant, bounds, owed, leases))
+
+    async def _settle_shared(
+        self, store: Store, tenant: str, bounds: Bounds, owed: Amounts, leases: Sequence[str]
+    ) -> None:
+        keys = _keys(tenant, "requests", "tokens", "running")
         try:
-            await store.run(_SETTLE, keys, [_NONE, rate, owed, lease], SETTLED_WITHIN_S)
+            await store.run(_SETTLE, keys, settle_arguments(bounds, owed, leases), SETTLED_WITHIN_S)
         except StoreDown:
-            logger.debug("a request was not settled: Redis is down", extra={"tenant": grant.tenant})
+            logger.debug("a request was not settled: Redis is down", extra={"tenant": tenant})
+
+    def _soon(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something that need not be waited for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._settling.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._settling.discard(task)
+        if not task.cancelled():
+            task.exception()  # who waited for it has been told
 
     def _lease(self) -> str:
         return f"{self._replica}-{next(self._numbers)}"
@@ -229,19 +320,31 @@ class Limits:
         self._look_for_idle_at = max(MAX_IDLE_TENANTS, 2 * len(self._counters))
 
 
-def take_arguments(bounds: Bounds, tokens: float, lease: str, now: float = _NONE) -> list[float | str]:
+def take_arguments(
+    bounds: Bounds, tokens: float, lease: str, now: float = _NONE, advance: Amounts | None = None
+) -> list[float | str]:
     """What ``gcra.TAKE`` is given; without ``now``, Redis' own clock counts."""
-    none = Bucket(_NONE, _NONE)
     return [
         now,
-        *(bounds.requests or none),
-        *(bounds.tokens or none),
+        *(bounds.requests or _NO_BUCKET),
+        *(bounds.tokens or _NO_BUCKET),
         _NONE if bounds.running is None else bounds.running,
         _NONE if bounds.budget is None else bounds.budget,
         tokens,
         lease,
         gcra.LEASE_S,
+        *(advance or _NO_ADVANCE),
     ]
+
+
+def settle_arguments(bounds: Bounds, owed: Amounts, leases: Iterable[str], now: float = _NONE) -> list[float | str]:
+    """What ``gcra.SETTLE`` is given, as ``take_arguments``."""
+    rates = ((bucket or _NO_BUCKET).rate for bucket in (bounds.requests, bounds.tokens))
+    return [now, *rates, *owed, *leases]
+
+
+def _keys(tenant: str, *what: str) -> list[str]:
+    return [tenant_key(tenant, each) for each in what]
 
 
 def _is_limited(rules: Tenant) -> bool:
@@ -256,11 +359,16 @@ def _is_limited(rules: Tenant) -> bool:
 def _bounds(rules: Tenant, shares: int = 1) -> Bounds:
     """A tenant's limits, or one of ``shares`` equal parts of them; for money, what was spent is scaled instead."""
     requests, tokens, running = rules.requests_per_minute, rules.tokens_per_minute, rules.max_concurrent_requests
+    return _shared(requests, tokens, running, rules.monthly_budget, shares)
+
+
+@lru_cache(1024)
+def _shared(requests: int | None, tokens: int | None, running: int | None, budget: float | None, shares: int) -> Bounds:
     return Bounds(
         None if requests is None else Bucket.per_minute(requests, shares),
         None if tokens is None else Bucket.per_minute(tokens, shares),
         None if running is None else max(1, running // shares),
-        rules.monthly_budget,
+        budget,
     )
 
 

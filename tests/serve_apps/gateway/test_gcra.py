@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from serve_apps.gateway import gcra
-from serve_apps.gateway.gcra import Bounds, Bucket, Counters, Outcome
-from serve_apps.gateway.limits import take_arguments
+from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Counters, Outcome
+from serve_apps.gateway.limits import settle_arguments, take_arguments
 from serve_apps.gateway.scripts import Script
 from serve_apps.gateway.store import tenant_key
 from tests.serve_apps.gateway.redis import RedisServer
@@ -52,22 +52,22 @@ def test_a_refused_request_takes_nothing() -> None:
     bounds = Bounds(Bucket.per_minute(10), Bucket.per_minute(100), running=2)
     counters = Counters()
     assert taken(bounds, 1, counters=counters, tokens=90) == 1
-    assert gcra.take(counters, bounds, NOW, 20, "too much") == pytest.approx(("tokens", 1, 90))
+    assert gcra.take(counters, bounds, NOW, 20, "too much") == pytest.approx(("tokens", 1, 90, False))
     assert len(counters.leases) == 1
-    assert gcra.take(counters, bounds, NOW, 10, "fits") == pytest.approx(("", 2, 100))
+    assert gcra.take(counters, bounds, NOW, 10, "fits") == pytest.approx(("", 2, 100, False))
 
 
 def test_what_was_not_used_is_given_back() -> None:
     bounds, counters = Bounds(tokens=Bucket.per_minute(100)), Counters()
     assert taken(bounds, 1, counters=counters, tokens=100) == 1
-    gcra.settle(counters, bounds, NOW, -60, "")
+    gcra.settle(counters, bounds, NOW, Amounts(0, -60), ())
     assert taken(bounds, 10, counters=counters, tokens=10) == 6
 
 
 def test_what_was_used_beyond_the_estimate_is_paid_off_first() -> None:
     bounds, counters = Bounds(tokens=Bucket.per_minute(60)), Counters()
     assert taken(bounds, 1, counters=counters, tokens=10) == 1
-    gcra.settle(counters, bounds, NOW, 110, "")
+    gcra.settle(counters, bounds, NOW, Amounts(0, 110), ())
     refused = gcra.take(counters, bounds, NOW + 30, 10, "")
     assert refused.refused_by == "tokens"
     assert gcra.wait_s(refused, bounds, 10) == pytest.approx(40)
@@ -77,14 +77,37 @@ def test_what_was_used_beyond_the_estimate_is_paid_off_first() -> None:
 def test_giving_back_late_fills_no_bucket_beyond_its_limit() -> None:
     bounds, counters = Bounds(tokens=Bucket.per_minute(100)), Counters()
     taken(bounds, 1, counters=counters, tokens=100)
-    gcra.settle(counters, bounds, NOW + 300, -100, "")
+    gcra.settle(counters, bounds, NOW + 300, Amounts(0, -100), ())
     assert taken(bounds, 20, counters=counters, now=NOW + 300, tokens=10) == 10
+
+
+def test_an_advance_goes_with_a_request_while_half_of_every_limit_is_free() -> None:
+    bounds = Bounds(Bucket.per_minute(100), Bucket.per_minute(1_000), running=10)
+    for more, advanced in (
+        (Amounts(49, 490), True),
+        (Amounts(50, 490), False),
+        (Amounts(49, 491), False),
+    ):
+        counters = Counters()
+        outcome = gcra.take(counters, bounds, NOW, 10, "lease", more)
+        assert outcome == ("", *((1 + more.requests, 10 + more.tokens) if advanced else (1, 10)), advanced)
+        assert list(counters.leases) == ["lease"]
+    counters = Counters()
+    assert taken(bounds, 5, counters=counters, tokens=1) == 5
+    assert not gcra.take(counters, bounds, NOW, 1, "sixth", Amounts(1, 1)).advanced
+
+
+def test_what_was_taken_in_advance_is_given_back() -> None:
+    bounds, counters = Bounds(requests=Bucket.per_minute(100), tokens=Bucket.per_minute(1_000)), Counters()
+    gcra.take(counters, bounds, NOW, 10, "lease", Amounts(30, 300))
+    gcra.settle(counters, bounds, NOW, Amounts(-30, -300), ["lease"])
+    assert gcra.take(counters, bounds, NOW, 10, "next") == pytest.approx(("", 2, 20, False))
 
 
 def test_a_place_is_free_when_its_request_is_over_or_its_lease_is() -> None:
     bounds, counters = Bounds(running=2), Counters()
     assert taken(bounds, 5, counters=counters) == 2
-    gcra.settle(counters, bounds, NOW, 0, f"lease-{NOW}-0")
+    gcra.settle(counters, bounds, NOW, Amounts(0, 0), [f"lease-{NOW}-0"])
     assert taken(bounds, 5, counters=counters, now=NOW + 1) == 1
     assert taken(bounds, 5, counters=counters, now=NOW + gcra.LEASE_S + 0.5) == 1
     assert taken(bounds, 5, counters=counters, now=NOW + 3 * gcra.LEASE_S) == 2
@@ -122,21 +145,21 @@ def test_redis_decides_as_python_does(redis_server: RedisServer, seed: int) -> N
         for step in range(400):
             now += drawn.choice([0, 0, drawn.expovariate(1), drawn.expovariate(0.05)])
             if running and drawn.random() < 0.4:
-                lease = drawn.choice(list(running))
-                owed = drawn.randint(-running[lease], 2_000)
-                del running[lease]
-                gcra.settle(counters, bounds, now, owed, lease)
-                rate = bounds.tokens.rate if bounds.tokens else -1
-                settled: list[Any] = [repr(now), rate, owed, lease]
-                await store.run(settle, KEYS[1:3], settled)
+                ended = drawn.sample(list(running), drawn.randint(1, min(3, len(running))))
+                used = sum(running.pop(lease) for lease in ended)
+                owed = Amounts(-drawn.randint(0, 3), drawn.randint(-used, 2_000))
+                gcra.settle(counters, bounds, now, owed, ended)
+                await store.run(settle, KEYS[:3], settle_arguments(bounds, owed, ended, now))
             if drawn.random() < 0.1:
                 counters.spent += 1
                 await store.ask(lambda redis: redis.hset(KEYS[3], "cost", repr(counters.spent)))
             tokens, lease = drawn.randint(1, 3_000), f"lease-{step}"
-            expected = gcra.take(counters, bounds, now, tokens, lease)
-            arguments = take_arguments(bounds, tokens, lease, now)
+            advance = Amounts(drawn.randint(0, 30), drawn.randint(0, 20_000)) if drawn.random() < 0.3 else None
+            expected = gcra.take(counters, bounds, now, tokens, lease, advance)
+            arguments = take_arguments(bounds, tokens, lease, now, advance)
             answer = await store.run(take, KEYS, arguments)
-            assert Outcome(answer[0], float(answer[1]), float(answer[2])) == expected, f"step {step}"
+            outcome = Outcome(answer[0], float(answer[1]), float(answer[2]), bool(answer[3]))
+            assert outcome == expected, f"step {step}"
             seen.add(expected.refused_by)
             if not expected.refused_by:
                 running[lease] = tokens
