@@ -105,20 +105,41 @@ class Passage:
         Raises:
             TimeoutError: the upstream stood still for too long.
         """
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle
         async with asyncio.timeout(None) as deadline:
-
-            def look() -> None:  # one timer for the whole answer, not one for each piece
-                nonlocal timer
-                idle_s = 0 if self.held else time.perf_counter() - max(self.last_s, self._resumed_s)
-                if idle_s >= self._stall_s:
-                    deadline.reschedule(loop.time())
-                else:
-                    timer = loop.call_later(self._stall_s - idle_s, look)
-
-            timer = loop.call_later(self._stall_s, look)
+            watch = _Watch(self, deadline, self._stall_s)
             try:
                 await passing
             finally:
-                timer.cancel()
+                watch.end()
+
+    def idle_s(self) -> float:
+        """How long nothing has come from the upstream, in seconds; 0 while it is the client we wait for."""
+        return 0 if self.held else time.perf_counter() - max(self.last_s, self._resumed_s)
+
+
+class _Watch:
+    """Ends a passage that stands still: one timer for the whole answer, not one for each piece.
+
+    A method, not a function that sets its own timer: that would hold itself, and every answer be left to the garbage
+    collector, which stops the gateway for milliseconds at a time.
+    """
+
+    __slots__ = ("_deadline", "_passage", "_stall_s", "_timer")
+
+    def __init__(self, passage: Passage, deadline: asyncio.Timeout, stall_s: float) -> None:
+        self._passage = passage
+        self._deadline = deadline
+        self._stall_s = stall_s
+        self._timer = asyncio.get_running_loop().call_later(stall_s, self._look)
+
+    def end(self) -> None:
+        """Look no more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        left_s = self._stall_s - self._passage.idle_s()
+        if left_s <= 0:
+            self._deadline.reschedule(loop.time())
+        else:
+            self._timer = loop.call_later(left_s, self._look)

@@ -122,7 +122,9 @@ class Connection(asyncio.Protocol):
         if self._answered is not None:
             self._answered.left()
         self._set_writable()
-        del self._parser  # each holds the other
+        # Each holds us as we hold it: the garbage collector need not look for them.
+        self._answered = self._arriving = None
+        del self._parser, self._late
 
     def data_received(self, data: bytes) -> None:
         self._overhead_bytes += len(data)
@@ -382,7 +384,7 @@ class Client:
                 logger.info("a response broke off", extra={"problem": str(error)})
             else:
                 logger.exception("the application failed")
-        del self.scope["extensions"]  # where it is itself: the garbage collector need not look for it
+        del self.scope["extensions"]  # where it is itself
         if not (self.complete or self.gone):
             connection.refuse(ServingError("The request was not answered; the log has more."))
 

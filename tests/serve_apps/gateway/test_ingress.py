@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 import re
 import socket
@@ -13,8 +14,10 @@ import pytest
 from pydantic import ValidationError
 
 from serve_apps.common.middleware import Message
-from serve_apps.gateway import client
+from serve_apps.gateway import client, server
+from serve_apps.gateway import upstream as gateway_upstream
 from serve_apps.gateway.ingress import MAX_CONCURRENT_UPLOADS, _for_ever
+from serve_apps.gateway.passage import Passage
 from tests.serve_apps.gateway.conftest import INTERNAL_TOKEN, GatewayServer, chat_at
 from tests.serve_apps.gateway.servers import PATIENCE_S, Answer, Behaviour, Upstream, read_until, until
 
@@ -570,3 +573,35 @@ def test_a_background_part_that_fails_is_started_again(monkeypatch: pytest.Monke
 
     asyncio.run(story())
     assert runs == 2
+
+
+def test_what_is_over_is_freed_without_the_garbage_collector(upstream: StartUpstream, gateway: StartGateway) -> None:
+    """Collecting what thousands of streams leave would stop the gateway for tens of milliseconds at a time."""
+
+    async def two_pieces(answer: Answer) -> None:
+        await answer.begin(200, {"content-type": "text/event-stream"})
+        await answer.chunk(b"data: 1\n\n")
+        await answer.released()
+        await answer.chunk(b"data: [DONE]\n\n", more=False)
+
+    streaming, url = upstream(two_pieces)
+    _, unary_url = upstream(ok)
+    running = gateway(chat_at(url) | {"other": chat_at(unary_url)["chat"]})
+    gc.collect()
+    gc.disable()
+    try:
+        for leaves in (True, False):
+            body = {"model": "chat", "stream": True}
+            with running.client.stream("POST", "/v1/chat/completions", json=body) as response:
+                pieces = response.iter_raw()
+                assert next(pieces) == b"data: 1\n\n"
+                if not leaves:
+                    streaming.release.set()
+                    assert b"".join(pieces) == b"data: [DONE]\n\n"
+            del response, pieces
+        assert running.client.post("/v1/chat/completions", json={"model": "other"}).status_code == 200
+        assert running.chat(max_tokens=-1).status_code == 400
+        kept = {server.Client, gateway_upstream.Answer, Passage}
+        until(lambda: not any(type(one) in kept for one in gc.get_objects()))
+    finally:
+        gc.enable()
