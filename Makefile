@@ -10,9 +10,9 @@ MODEL_TESTS := tests/demo
 E2E_TESTS := tests/e2e
 UNIT_TESTS := $(filter-out $(CHART_TESTS) $(SERVE_TESTS) $(MODEL_TESTS) $(E2E_TESTS) tests/__pycache__,\
     $(patsubst %/,%,$(wildcard tests/*/)) $(wildcard tests/test_*.py))
-# Side by side, file by file, so that a file's fixtures are made once; in the order they are given, so that what takes
-# longest begins first. Tests with a cluster of their own have the cores to themselves.
-ON_ALL_CORES := --numprocesses auto --dist loadfile --no-loadscope-reorder
+# Side by side; tests/conftest.py says what stays together. In the order they are given, so that what takes longest
+# begins first.
+SIDE_BY_SIDE := --numprocesses auto --dist loadfile --no-loadscope-reorder
 # What a lint looks at; side by side too.
 LINTS := lint-style lint-types lint-imports lint-yaml lint-chart
 # Arguments for pytest, for example: make test-unit ARGS="-k gateway -x"
@@ -51,15 +51,14 @@ doctor: environment ## Check the cluster of KUBECONFIG before an install: one li
 
 ##@ Test
 
-test: lint redis-server chromium ## Everything: lint, then chart and unit tests, then serve and model tests (ARGS="…" for pytest)
-	@$(RUN) -m pytest $(ON_ALL_CORES) $(CHART_TESTS) $(UNIT_TESTS) $(ARGS)
-	@$(RUN) -m pytest $(SERVE_TESTS) $(MODEL_TESTS) $(ARGS)
+test: lint redis-server chromium ## Everything: lint, then serve, model, chart and unit tests (ARGS="…" for pytest)
+	@$(RUN) -m pytest $(SIDE_BY_SIDE) $(SERVE_TESTS) $(MODEL_TESTS) $(CHART_TESTS) $(UNIT_TESTS) $(ARGS)
 
 test-unit: environment redis-server chromium ## Decisions, schemas, errors; milliseconds each
-	@$(RUN) -m pytest $(ON_ALL_CORES) $(UNIT_TESTS) $(ARGS)
+	@$(RUN) -m pytest $(SIDE_BY_SIDE) $(UNIT_TESTS) $(ARGS)
 
 test-chart: environment ## Renders against goldens, schemas and a real API server
-	@$(RUN) -m pytest $(ON_ALL_CORES) $(CHART_TESTS) $(ARGS)
+	@$(RUN) -m pytest $(SIDE_BY_SIDE) $(CHART_TESTS) $(ARGS)
 
 test-serve: environment ## The rendered config on real Ray and HAProxy, with a fake engine
 	@$(RUN) -m pytest $(SERVE_TESTS) $(ARGS)

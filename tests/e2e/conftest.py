@@ -2,13 +2,14 @@
 
 import logging
 import re
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e import evidence
+from tests.e2e import charttesting, evidence
 from tests.e2e import night as night_job
 from tests.e2e.preparation import NAMESPACE, SECOND_NAMESPACE, prepare, remove
 from tests.e2e.release import Begun, Release, Running
@@ -42,7 +43,7 @@ ORDER = (
     "test_cluster",
 )
 #: What modules begin for later ones: their own time is mostly waiting.
-AHEAD = {"test_answers": "night", "test_uninstall": "rolling_begun"}
+AHEAD = {"test_answers": "night", "test_uninstall": "rolling_begun", "test_rolling": "ct_begun"}
 _STEPS = pytest.StashKey[list[Step]]()
 _TARGET = pytest.StashKey[Target]()
 
@@ -164,6 +165,14 @@ def rolling_ends(rolling: Release) -> Iterator[list[Begun]]:
     yield begun
     for one in begun:
         rolling.finish(one)
+
+
+@pytest.fixture(scope="session")
+def ct_begun(cluster: Target) -> Iterator[subprocess.Popen[bytes]]:
+    """`ct install`, which may still go on."""
+    with charttesting.begin(cluster) as begun:
+        yield begun
+        begun.kill()
 
 
 @pytest.fixture(autouse=True)
