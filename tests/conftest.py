@@ -21,27 +21,27 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: Folders whose tests stay in one process, as elsewhere those of a file: they share a cluster, or two of their clusters
-#: would not fit into 24 GB.
-TOGETHER = ("tests/serve/", "tests/demo/")
+#: Folders whose tests stay in one process together, as elsewhere those of a file: they share clusters, and two with
+#: real models would not fit into 24 GB.
+WITH_CLUSTERS = ("tests/serve/", "tests/demo/")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than cores: half of what tests do is to wait."""
-    return (os.cpu_count() or 1) + 2
+    """One more than cores: much of what tests do, most of all those with clusters, is to wait."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadFileScheduling":
-    """By files, and by the folders of which that is not enough."""
+    """By files, but for tests with clusters."""
     from xdist.scheduler import LoadFileScheduling
 
-    class LoadFolderScheduling(LoadFileScheduling):
+    class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+            return "clusters" if nodeid.startswith(WITH_CLUSTERS) else super()._split_scope(nodeid)
 
-    return LoadFolderScheduling(config, log)
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
