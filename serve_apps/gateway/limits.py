@@ -99,7 +99,7 @@ class Limits:
         self._counters: dict[str, Counters] = {}
         self._look_for_idle_at = MAX_IDLE_TENANTS
         self._held: dict[str, Grant] = {}
-        self._settling: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._completions: dict[str, float] = {}
         self._replica = uuid.uuid4().hex[:12]
         self._numbers = itertools.count()
@@ -175,7 +175,7 @@ class Limits:
                     await self.renew()
         finally:
             self.give_back(all_of_it=True)
-            await asyncio.gather(*self._settling, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def give_back(self, *, all_of_it: bool = False) -> None:
         """End the advances that are over, and forget the tenants that have not come of late."""
@@ -297,12 +297,12 @@ class Limits:
     def _soon(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that need not be waited for."""
         task = asyncio.get_running_loop().create_task(work)
-        self._settling.add(task)
+        self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._settling.discard(task)
+        self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # who waited for it has been told
 

@@ -54,7 +54,7 @@ def refused(of: Limits, rules: Tenant, tokens: int = 0) -> LimitReached:
 
 async def settled(of: Limits) -> None:
     """Wait for what nobody waits for."""
-    await asyncio.gather(*of._settling)
+    await asyncio.gather(*of._tasks)
 
 
 def test_a_tenant_without_limits_asks_nobody(redis_server: RedisServer) -> None:
@@ -63,7 +63,7 @@ def test_a_tenant_without_limits_asks_nobody(redis_server: RedisServer) -> None:
         grant = await of.take("acme", Tenant(max_tokens=5, priority=3, models=("chat",)), 1000)
         of.settle(grant, 10)
         assert grant.headers == []
-        assert not of._settling
+        assert not of._tasks
 
     with_stores(redis_server, 1, story)
     with redis_server.client() as client:
