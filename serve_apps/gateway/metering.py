@@ -6,7 +6,6 @@ down it is kept and sent later, each batch once, even where the answer to the fi
 
 import asyncio
 import calendar
-import logging
 import time
 import uuid
 from collections import defaultdict
@@ -18,6 +17,7 @@ from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 
 from serve_apps.common import metrics
+from serve_apps.common.logging import Lines
 from serve_apps.common.prices import cost
 from serve_apps.gateway import tenants
 from serve_apps.gateway.config import RoutingTable, Tenant
@@ -26,7 +26,7 @@ from serve_apps.gateway.store import Store, StoreDown, tenant_key
 from serve_apps.gateway.telemetry import Series, Telemetry, series
 
 #: One line for each request that used a model; never what was said.
-audit = logging.getLogger("serve_apps.gateway.audit")
+audit = Lines("serve_apps.gateway.audit")
 
 #: Between two batches, in seconds.
 FLUSH_S = 0.5
@@ -317,9 +317,8 @@ def _sum(models: dict[str, ModelUsage]) -> ModelUsage:
 def _write(exchange: Exchange) -> None:
     exchange.audited = True
     used = {
-        "request_id": exchange.request_id,
         "prompt_tokens": exchange.prompt_tokens,
         "completion_tokens": exchange.completion_tokens,
         "cost": round(exchange.cost, 9),
     }
-    audit.info("request", extra=exchange.told() | used)
+    audit.info("request", {"request_id": exchange.request_id, **exchange.told(), **used})

@@ -1,7 +1,10 @@
 import json
 import logging
+import time
 
-from serve_apps.common.logging import JsonFormatter, request_id
+import pytest
+
+from serve_apps.common.logging import JsonFormatter, Lines, request_id
 
 
 def line(**extra: object) -> dict[str, object]:
@@ -32,3 +35,13 @@ def test_inside_a_request_its_id_is_in_every_line() -> None:
 
 def test_what_json_cannot_hold_is_written_as_text() -> None:
     assert line(error=ValueError("bad"))["error"] == "bad"
+
+
+def test_lines_are_as_logging_writes_them(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    logger, lines = logging.getLogger("serve_apps.x"), Lines("serve_apps.x")
+    for now in (1_764_072_000.0, 1_764_072_000.25, 1_764_072_001.999):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        record = logger.makeRecord("serve_apps.x", logging.INFO, "f.py", 1, "took", (), None, extra={"tenant": "a\nb"})
+        record.created, record.msecs = now, int(now * 1000) % 1000
+        lines.info("took", {"tenant": "a\nb"})
+        assert capfd.readouterr().err == f"{JsonFormatter().format(record)}\n"

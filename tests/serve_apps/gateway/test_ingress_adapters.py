@@ -105,16 +105,18 @@ def test_what_the_replica_says_of_an_adapter_reaches_the_caller(
         assert (answer.status_code, answer.json()["error"]) == (status, error)
 
 
-def test_the_audit_log_tells_the_adapter(served: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_audit_log_tells_the_adapter(served: Serve, capfd: pytest.CaptureFixture[str]) -> None:
     running, _ = served
+    audited: list[dict[str, Any]] = []
 
-    def audited() -> list[dict[str, Any]]:
-        return [record.__dict__ for record in caplog.records if record.name == "serve_apps.gateway.audit"]
+    def two() -> bool:
+        lines = capfd.readouterr().err.splitlines()
+        audited.extend(json.loads(line) for line in lines if "serve_apps.gateway.audit" in line)
+        return len(audited) == 2
 
-    with caplog.at_level("INFO"):
-        ask(running, "sql")
-        ask(running, "chat")
-        until(lambda: len(audited()) == 2)  # told after the answer
-    with_adapter, without = audited()
+    ask(running, "sql")
+    ask(running, "chat")
+    until(two)  # told after the answer
+    with_adapter, without = audited
     assert (with_adapter["model"], with_adapter["adapter"]) == ("chat", "sql")
     assert "adapter" not in without
