@@ -1,5 +1,6 @@
 """JSON log lines with the request's id, one object a line, for any log collector."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ import orjson
 #: The id of the request being handled; empty outside a request.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-#: The file descriptor.
+#: As a file descriptor.
 STDERR = 2
 #: What a LogRecord has by itself; everything else in its dict was given with ``extra=``.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -53,7 +54,9 @@ class Lines:
     def info(self, message: str, told: dict[str, Any]) -> None:
         """Write a line to stderr now, with what is ``told`` beside the message."""
         line = {"time": self._now(), "level": "INFO", "logger": self._name, "message": message, **told}
-        os.write(STDERR, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        # As with ``logging``, a full disk costs lines, and nobody an answer.
+        with contextlib.suppress(OSError):
+            os.write(STDERR, orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
     def _now(self) -> str:
         """The time as ``logging`` writes it, of which all but the milliseconds stays for a second."""

@@ -23,7 +23,7 @@ class Advance:
     """One tenant's, in one replica: what is left of it, and how much there was to do of late."""
 
     __slots__ = (
-        *("asking", "bounds", "_before", "_ends_s", "_idle_places", "_outcome", "_places", "_requests"),
+        *("asking", "bounds", "places", "_before", "_ends_s", "_idle_places", "_outcome", "_requests"),
         *("_said_s", "_seen_requests", "_seen_since_s", "_seen_tokens", "_tokens"),
     )
 
@@ -33,7 +33,7 @@ class Advance:
         self.asking = False
         """Whether Redis is being asked for the next one."""
         self._requests = self._tokens = 0.0
-        self._places: list[str] = []
+        self.places: list[str] = []
         """Leases that Redis counts and no request has."""
         self._idle_places = 0
         """As many of them as no request has needed since this began."""
@@ -44,11 +44,6 @@ class Advance:
         self._seen_since_s = 0.0
         self._before = Amounts(0, 0)
         """What was seen in the moment before this one."""
-
-    @property
-    def places(self) -> list[str]:
-        """Leases that Redis counts and no request has."""
-        return self._places
 
     def take(self, tokens: float, lease: str, now: float) -> tuple[Outcome, str] | None:
         """Let a request with an estimate of ``tokens`` in, if this is enough for it.
@@ -61,12 +56,12 @@ class Advance:
             now >= self._ends_s
             or (bounds.requests and self._requests < 1)
             or (bounds.tokens and self._tokens < tokens)
-            or (bounds.running is not None and not self._places)
+            or (bounds.running is not None and not self.places)
         ):
             return None
         if bounds.running is not None:
-            lease = self._places.pop()
-            self._idle_places = min(self._idle_places, len(self._places))
+            lease = self.places.pop()
+            self._idle_places = min(self._idle_places, len(self.places))
         self._requests -= 1
         self._tokens -= tokens
         elapsed_s = now - self._said_s
@@ -81,9 +76,9 @@ class Advance:
         if bounds.tokens and self._tokens - owed > bounds.tokens.burst * SHARE:
             return False
         if bounds.running is not None:
-            if len(self._places) >= int(bounds.running * SHARE):
+            if len(self.places) >= int(bounds.running * SHARE):
                 return False
-            self._places.append(lease)
+            self.places.append(lease)
         self._tokens -= owed
         return True
 
@@ -105,8 +100,8 @@ class Advance:
         self._requests += wanted.requests
         self._tokens += wanted.tokens
         self._outcome, self._said_s, self._ends_s = outcome, now, now + LIFE_S
-        idle, self._places = self._places[: self._idle_places], self._places[self._idle_places :]
-        self._idle_places = len(self._places)
+        idle, self.places = self.places[: self._idle_places], self.places[self._idle_places :]
+        self._idle_places = len(self.places)
         return idle
 
     def is_over(self, now: float) -> bool:
@@ -119,9 +114,9 @@ class Advance:
 
     def end(self) -> tuple[Amounts, list[str]]:
         """What is owed for what is left, mostly less than nothing, and the places to be given back."""
-        owed, places = Amounts(-self._requests, -self._tokens), self._places
+        owed, places = Amounts(-self._requests, -self._tokens), self.places
         self._requests = self._tokens = self._ends_s = 0.0
-        self._places, self._idle_places = [], 0
+        self.places, self._idle_places = [], 0
         return owed, places
 
     def _see(self, tokens: float, now: float) -> None:

@@ -1,9 +1,11 @@
 import json
 import logging
 import time
+from pathlib import Path
 
 import pytest
 
+from serve_apps.common import logging as common_logging
 from serve_apps.common.logging import JsonFormatter, Lines, request_id
 
 
@@ -45,3 +47,11 @@ def test_lines_are_as_logging_writes_them(capfd: pytest.CaptureFixture[str], mon
         record.created, record.msecs = now, int(now * 1000) % 1000
         lines.info("took", {"tenant": "a\nb"})
         assert capfd.readouterr().err == f"{JsonFormatter().format(record)}\n"
+
+
+def test_a_full_disk_costs_a_line_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(common_logging, "STDERR", full.fileno())
+        Lines("serve_apps.x").info("took", {})
+        with pytest.raises(OSError, match="No space left"):
+            full.write(b"as here")
