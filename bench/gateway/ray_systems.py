@@ -1,6 +1,8 @@
 """The systems that are Ray Serve: as it comes, and our gateway as the chart deploys it, on Ray nodes of their own."""
 
+import os
 import secrets
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import psutil
 import ray
 
 from bench.gateway.systems import Backend, CannotStart, Groups, System, redis, tree
+from serve_apps.common.logging import CONTAINER_LOG
 from serve_apps.common.secrets import new_api_key
 from tools.demo.cluster import LocalCluster
 from tools.demo.rendered import REPOSITORY, RenderedService, helm_template, ray_service
@@ -188,12 +191,26 @@ def secrets_of(tenant: str) -> Iterator[tuple[Path, str]]:
 
 
 @contextmanager
+def container_log() -> Iterator[str]:
+    """A pipe that is read into a file meanwhile, as a container's runtime does with its log."""
+    with tempfile.TemporaryDirectory(prefix="bench-log-") as folder:
+        pipe = Path(folder) / "pipe"
+        os.mkfifo(pipe)
+        with (
+            (Path(folder) / "log").open("wb") as file,
+            subprocess.Popen(["cat", pipe], stdout=file),
+            pipe.open("wb"),  # so that it stays open from before the first replica until after the last
+        ):
+            yield str(pipe)
+
+
+@contextmanager
 def ours(behind: Backend, *, features: bool = False) -> Iterator[list[System]]:
     """The gateway as the chart deploys it, the mock model behind it as a Serve application and outside Ray."""
     port = free_port()
     service = rendered(port)
     name = "features" if features else "ours"
-    with secrets_of("bench") as (folder, key), _redis(features) as (url, redis_pids):
+    with secrets_of("bench") as (folder, key), _redis(features) as (url, redis_pids), container_log() as log:
         models = {
             "mock": {"url": f"http://127.0.0.1:{port}/internal/mock", "task": "generate"},
             "plain": {"url": f"http://127.0.0.1:{behind.port}", "task": "generate", "runtime": "standalone"},
@@ -208,7 +225,8 @@ def ours(behind: Backend, *, features: bool = False) -> Iterator[list[System]]:
             **service.serve_config,
             "applications": [gateway_application(service, models, url), mock],
         }
-        environment = {**service.environment, **node_environment(), "LLM_SERVING_SECRETS": str(folder)}
+        given = {"LLM_SERVING_SECRETS": str(folder), CONTAINER_LOG: log}
+        environment = {**service.environment, **node_environment(), **given}
         with LocalCluster(environment, service.labels) as cluster:
             cluster.deploy(config)
             cluster.wait(["gateway", "mock"], READY_TIMEOUT_S)

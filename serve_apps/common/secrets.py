@@ -127,15 +127,18 @@ class ApiKeys:
         self._folder = folder or root() / "api-keys"
         self._clock = clock
         self._records: dict[str, str] = {}
+        self._recognised: dict[str, tuple[str, str]] = {}
+        """Keys that were right by these records: tenant and day of expiry."""
         self._read_s = 0.0
 
     def identify(self, key: str) -> str | None:
-        """The tenant whose key this is, or None if it is not one of ours. The comparison takes constant time."""
-        key_id = _key_id(key)
-        record = self._record(key_id[0]) if key_id else ""
-        algorithm, salt, digest, expires = _fields(record)
-        known = hmac.compare_digest(_digest(salt, key).encode(), digest.encode())
-        return key_id[1] if key_id and known and algorithm == "sha256" and not self._is_over(expires) else None
+        """The tenant whose key this is, or None if it is not one of ours.
+
+        The comparison takes constant time. A key that was right is looked up, by a hash whose seed is the process' own.
+        """
+        self._forget_old()
+        tenant, expires = self._recognised.get(key) or self._recognise(key)
+        return None if self._is_over(expires) else tenant
 
     def check_readable(self) -> None:
         """Prove that keys can be looked up at all.
@@ -148,10 +151,22 @@ class ApiKeys:
         except OSError as error:
             raise RuntimeError(f"API keys: cannot read {self._folder}: {error.strerror}") from error
 
-    def _record(self, key_id: str) -> str:
+    def _forget_old(self) -> None:
         now = self._clock()
         if not 0 <= now - self._read_s < FRESH_S or len(self._records) >= MAX_RECORDS:
-            self._records, self._read_s = {}, now
+            self._records, self._recognised, self._read_s = {}, {}, now
+
+    def _recognise(self, key: str) -> tuple[str | None, str]:
+        key_id = _key_id(key)
+        record = self._record(key_id[0]) if key_id else ""
+        algorithm, salt, digest, expires = _fields(record)
+        known = hmac.compare_digest(_digest(salt, key).encode(), digest.encode())
+        if not key_id or not known or algorithm != "sha256":
+            return None, ""
+        self._recognised[key] = key_id[1], expires
+        return self._recognised[key]
+
+    def _record(self, key_id: str) -> str:
         record = self._records.get(key_id)
         if record is None:
             try:

@@ -15,6 +15,8 @@ from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Outcome
 SHARE = 0.05
 #: How long an advance is good for, in seconds: as long as spent money takes to be known (``metering``).
 LIFE_S = 0.5
+#: How long before its end one request asks for the next, in seconds. The others need not wait meanwhile, nor ask.
+EARLY_S = 0.1
 #: Requests in that time from which it pays.
 LEAST = 8
 
@@ -53,7 +55,7 @@ class Advance:
         self._see(tokens, now)
         bounds = self.bounds
         if (
-            now >= self._ends_s
+            now >= self._ends_s - (0 if self.asking else EARLY_S)
             or (bounds.requests and self._requests < 1)
             or (bounds.tokens and self._tokens < tokens)
             or (bounds.running is not None and not self.places)
@@ -70,6 +72,7 @@ class Advance:
 
     def settle(self, owed: float, lease: str, now: float) -> bool:
         """End a request that used ``owed`` tokens more than its estimate; False: Redis must hear of it."""
+        self._seen_tokens += max(0.0, owed)
         if now >= self._ends_s:
             return False
         bounds = self.bounds

@@ -10,6 +10,11 @@ from serve_apps.gateway.headers import RawHeaders
 #: When a tenant with too many requests under way may come back, in seconds: nobody knows when one ends.
 RUNNING_RETRY_S = 1
 
+_REQUESTS, _TOKENS = (
+    tuple(f"x-ratelimit-{what}-{name}".encode() for what in ("limit", "remaining", "reset"))
+    for name in ("requests", "tokens")
+)
+
 
 class LimitReached(RateLimited):
     """A tenant has taken all it may, for now. ``type`` says of what, as OpenAI's does."""
@@ -51,14 +56,14 @@ def headers(outcome: Outcome, bounds: Bounds) -> RawHeaders:
     https://platform.openai.com/docs/guides/rate-limits
     """
     headers: RawHeaders = []
-    for name, held, bucket in (
-        (b"requests", outcome.requests, bounds.requests),
-        (b"tokens", outcome.tokens, bounds.tokens),
+    for (limit, remaining, reset), held, bucket in (
+        (_REQUESTS, outcome.requests, bounds.requests),
+        (_TOKENS, outcome.tokens, bounds.tokens),
     ):
         if bucket is not None:
-            headers.append((b"x-ratelimit-limit-" + name, b"%d" % bucket.burst))
-            headers.append((b"x-ratelimit-remaining-" + name, b"%d" % gcra.left(held, bucket)))
-            headers.append((b"x-ratelimit-reset-" + name, duration(held / bucket.rate).encode()))
+            headers.append((limit, b"%d" % bucket.burst))
+            headers.append((remaining, b"%d" % gcra.left(held, bucket)))
+            headers.append((reset, duration(held / bucket.rate).encode()))
     return headers
 
 

@@ -63,8 +63,8 @@ class Grant:
     """What was reserved."""
     lease: str = ""
     """Its name among the running ones; empty once it is settled, and where nothing is limited."""
-    shared: bool = False
-    """Whether Redis counts it."""
+    advance: Advance | None = None
+    """The tenant's; None where Redis does not count the request."""
 
 
 class Limits:
@@ -136,7 +136,7 @@ class Limits:
             try:
                 return await self._take_shared(self._store, tenant, rules, tokens)
             except StoreDown:
-                self._advances.clear()  # whoever comes back need not know them
+                self._forget_advances()
                 if self._outage == "open":
                     return Grant()
         return self._take_here(tenant, rules, tokens)
@@ -152,13 +152,12 @@ class Limits:
             return
         self._held.pop(lease, None)
         owed = 0 if tokens is None else tokens - grant.tokens
-        if not grant.shared:
+        if grant.advance is None:
             counters = self._counters.get(grant.tenant)
             if counters is not None:
                 gcra.settle(counters, grant.bounds, self._stopwatch(), Amounts(0, owed), (lease,))
             return
-        advance = self._advances.get((grant.tenant, grant.bounds))
-        if advance is not None and advance.settle(owed, lease, self._stopwatch()):
+        if grant.advance.settle(owed, lease, self._stopwatch()):
             return
         if (grant.bounds.tokens and owed) or grant.bounds.running is not None:
             self._owe(grant.tenant, grant.bounds, Amounts(0, owed), (lease,))
@@ -193,7 +192,7 @@ class Limits:
             if advance.places:
                 shared.setdefault(tenant, []).extend(advance.places)
         for lease, grant in self._held.items():
-            if grant.shared:
+            if grant.advance is not None:
                 shared.setdefault(grant.tenant, []).append(lease)
             elif (counters := self._counters.get(grant.tenant)) is not None:
                 counters.leases[lease] = self._stopwatch() + gcra.LEASE_S
@@ -215,7 +214,7 @@ class Limits:
         if within_budget and not store.down:
             taken = advance.take(reserved, lease, self._stopwatch())
             if taken is not None:
-                return self._granted(taken[0], tenant, bounds, reserved, taken[1], shared=True)
+                return self._granted(taken[0], tenant, bounds, reserved, taken[1], advance)
         try:
             if advance.asking or (wanted := advance.wanted()) is None:
                 outcome = await self._ask(store, tenant, bounds, reserved, lease)
@@ -228,7 +227,13 @@ class Limits:
             if bounds.running is not None:
                 self._owe(tenant, bounds, Amounts(0, 0), (lease,))  # Redis lets it in all the same
             raise
-        return self._granted(outcome, tenant, bounds, reserved, lease, shared=True)
+        return self._granted(outcome, tenant, bounds, reserved, lease, advance)
+
+    def _forget_advances(self) -> None:
+        """Redis is down; when it is back, it need not know them."""
+        for advance in self._advances.values():
+            advance.end()
+        self._advances.clear()
 
     async def _ask_ahead(
         self, store: Store, tenant: str, advance: Advance, wanted: Amounts, tokens: int, lease: str
@@ -266,15 +271,21 @@ class Limits:
         if bounds.budget is not None:
             counters.spent = self._spent(tenant, self.replicas)
         outcome = gcra.take(counters, bounds, now, reserved, lease)
-        return self._granted(outcome, tenant, bounds, reserved, lease, shared=False)
+        return self._granted(outcome, tenant, bounds, reserved, lease)
 
     def _granted(
-        self, outcome: Outcome, tenant: str, bounds: Bounds, tokens: int, lease: str, *, shared: bool
+        self,
+        outcome: Outcome,
+        tenant: str,
+        bounds: Bounds,
+        tokens: int,
+        lease: str,
+        advance: Advance | None = None,
     ) -> Grant:
         headers = limit_answers.headers(outcome, bounds)
         if outcome.refused_by:
             raise limit_answers.refusal(outcome, bounds, tokens, headers, month_ends_in_s(self._clock()))
-        grant = Grant(headers, tenant, bounds, tokens, lease, shared)
+        grant = Grant(headers, tenant, bounds, tokens, lease, advance)
         if bounds.running is not None:
             self._held[lease] = grant
         return grant

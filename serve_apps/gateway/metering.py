@@ -316,9 +316,9 @@ def _sum(models: dict[str, ModelUsage]) -> ModelUsage:
 
 def _write(exchange: Exchange) -> None:
     exchange.audited = True
-    used = {
-        "prompt_tokens": exchange.prompt_tokens,
-        "completion_tokens": exchange.completion_tokens,
-        "cost": round(exchange.cost, 9),
-    }
-    audit.info("request", {"request_id": exchange.request_id, **exchange.told(), **used})
+    told = exchange.told()
+    told["prompt_tokens"] = exchange.prompt_tokens
+    told["completion_tokens"] = exchange.completion_tokens
+    told["cost"] = round(exchange.cost, 9)
+    told["request_id"] = exchange.request_id
+    audit.info("request", told)

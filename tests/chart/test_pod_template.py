@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from serve_apps.common import drain
+from serve_apps.common.logging import CONTAINER_LOG
 from serve_apps.llm.sources import image_folder
 from tests.chart.render import environment, ray_cluster, ray_container, render_chart, worker_group
 
@@ -54,6 +55,7 @@ def test_haproxy_and_direct_streaming_are_on_everywhere() -> None:
                 "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
                 "RAY_SERVE_LOG_TO_STDERR": "1",
                 "RAY_USAGE_STATS_ENABLED": "0",
+                CONTAINER_LOG: "/proc/1/fd/2",
             }.items()
         )
 

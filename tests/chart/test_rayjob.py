@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from serve_apps.batch.config import ARGS_VARIABLE, JobArgs
+from serve_apps.common.logging import CONTAINER_LOG
 from serve_apps.llm.config import LLMArgs
 from tests.chart.network import End, allowed
 from tests.chart.render import CHAT, of_kind, ray_container, render_chart, serve_config, the
@@ -33,6 +34,11 @@ def head(found: dict[str, Any]) -> dict[str, Any]:
 def workers(found: dict[str, Any]) -> dict[str, Any]:
     (group,) = found["rayClusterSpec"]["workerGroupSpecs"]
     return dict(group)
+
+
+def test_a_driver_logs_to_where_its_submitter_reads() -> None:
+    names = [{one["name"] for one in ray_container(group)["env"]} for group in (head(spec()), workers(spec()))]
+    assert [CONTAINER_LOG in each for each in names] == [False, True]
 
 
 def arguments(found: dict[str, Any]) -> JobArgs:

@@ -1,5 +1,6 @@
 """What clients get through the Service that the Ingress names, with the unmodified SDK and real models."""
 
+import json
 from collections.abc import Iterator
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 
 from tests.e2e.documents import SOURCE, cited, upload
 from tests.e2e.release import Release, sdk
+from tests.e2e.waiting import until
 
 PARIS = "What is the capital of France?"
 
@@ -50,6 +52,22 @@ def test_a_chat_is_streamed(client: openai.OpenAI) -> None:
     usage = chunks[-1].usage
     assert usage is not None
     assert usage.completion_tokens >= len(said)
+
+
+def test_kubectl_shows_the_audit_log(release: Release, client: openai.OpenAI) -> None:
+    """A request is a line in the log of its pod's container: who asked which model, and for how many tokens."""
+    asked = client.embeddings.with_raw_response.create(model="embedder", input="a cat")
+    named = f'"request_id":"{asked.headers["x-request-id"]}"'
+
+    def lines() -> list[str]:
+        pods = f"app.kubernetes.io/instance={release.name},ray.io/cluster"
+        log = release.kubectl("logs", f"--selector={pods}", "--container=ray", "--tail=-1", "--max-log-requests=20")
+        return [line for line in log.splitlines() if named in line]
+
+    (line,) = until("the audit log tells of a request", lines, bool, 60)
+    told = json.loads(line)
+    assert {"logger": "serve_apps.gateway.audit", "tenant": "admin", "model": "embedder"}.items() <= told.items()
+    assert told["prompt_tokens"] > 0
 
 
 def test_an_agent_answers_and_tells_its_steps(http: httpx.Client) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from serve_apps.common.logging import CONTAINER_LOG
+
 REPOSITORY = Path(__file__).parents[2]
 CHART = REPOSITORY / "charts" / "llm-serving"
 
@@ -67,7 +69,8 @@ def ray_service(objects: Iterable[dict[str, Any]]) -> RenderedService:
         variable["name"]: variable["value"]
         for template in templates
         for variable in template["spec"]["containers"][0].get("env", [])
-        if "value" in variable
+        # This machine's first process is no container's, and its stderr nobody's log.
+        if "value" in variable and variable["name"] != CONTAINER_LOG
     }
     # Among groups of one label key the local node is the CPU one; it has nothing else to offer.
     labels: dict[str, str] = {}

@@ -1,7 +1,7 @@
 {{- /* Renders a Ray pod's template with its overlay applied, as YAML. Only the release's name labels it: a chart
 version or a checksum here would roll the RayCluster at every upgrade, and KubeRay's own labels carry its Services.
-Scope: dict "root" $ "role" (head or worker) "name" (a worker's group; none where its pods are not spread) "spec" (of
-llm-serving.head or llm-serving.workerGroups). */ -}}
+Scope: dict "root" $ "role" (head or worker) "name" (a worker's group; none where its pods are not spread)
+"driver" (whether a job's runs there) "spec" (of llm-serving.head or llm-serving.workerGroups). */ -}}
 {{- define "llm-serving.podTemplate" -}}
 {{- include "llm-serving.overlaidPod" (dict
       "labels" (dict "app.kubernetes.io/instance" .root.Release.Name)
@@ -118,6 +118,10 @@ Scope: as llm-serving.podTemplate. */ -}}
 - {name: RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S, value: {{ add .root.Values.maxDrainSeconds 60 | quote }}}
 # THROUGHPUT_OPTIMIZED would keep logs in files only.
 - {name: RAY_SERVE_LOG_TO_STDERR, value: "1"}
+{{- if not .driver }}
+# Where `kubectl logs` reads; a process's own stderr is a file of Ray's. A driver's is what the job's submitter shows.
+- {name: LLM_SERVING_CONTAINER_LOG, value: /proc/1/fd/2}
+{{- end }}
 # From a cached embedding to an answer of many minutes; Ray's own buckets are too coarse for a latency objective.
 - name: RAY_SERVE_REQUEST_LATENCY_BUCKETS_MS
   value: "5,10,25,50,100,250,500,1000,2500,5000,10000,30000,60000,120000,300000,600000"

@@ -30,7 +30,7 @@ rayClusterSpec:
     rayStartParams:
       # The driver runs there, and nothing else.
       num-cpus: "0"
-    template: {{- include "llm-serving.podTemplate" (dict "root" .root "role" "head" "spec" $head) | nindent 6 }}
+    template: {{- include "llm-serving.podTemplate" (dict "root" .root "role" "head" "driver" true "spec" $head) | nindent 6 }}
   workerGroupSpecs:
   - groupName: {{ .name }}
     replicas: {{ .workers }}

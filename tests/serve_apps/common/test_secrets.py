@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from serve_apps.common import secrets
 from serve_apps.common.secrets import FRESH_S, MAX_RECORDS, ApiKeys, InternalCredential, UpstreamKeys, new_api_key
 from tests.serve_apps.clock import Clock
 
@@ -115,11 +116,23 @@ def test_the_old_key_can_be_taken_away_and_the_new_one_works_on(tmp_path: Path) 
 def test_a_key_ends_when_its_day_begins(tmp_path: Path) -> None:
     made = new_api_key("team-a", date(2026, 12, 1))
     (tmp_path / "team-a").write_text(made.record)
-    clock = Clock(datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC).timestamp())
+    clock = Clock(datetime(2026, 11, 30, 23, 59, 59, 500_000, tzinfo=UTC).timestamp())
     keys = ApiKeys(tmp_path, clock)
     assert keys.identify(made.key) == "team-a"
-    clock.now += 1
+    clock.now += FRESH_S / 2
     assert keys.identify(made.key) is None
+
+
+def test_a_key_is_hashed_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = stored(tmp_path, "team-a")
+    clock = Clock()
+    keys = ApiKeys(tmp_path, clock)
+    assert keys.identify(key) == "team-a"
+    monkeypatch.setattr(secrets, "_digest", lambda *_: "")
+    assert keys.identify(key) == "team-a"
+    assert keys.identify(f"{key}x") is None
+    clock.now += FRESH_S
+    assert keys.identify(key) is None, "it is hashed again"
 
 
 @pytest.mark.parametrize("behind", [":", ":soon", ":2026-12-1", ":2999-01-01:more", "\n"])

@@ -1,6 +1,6 @@
 import pytest
 
-from serve_apps.gateway.advances import LEAST, LIFE_S, SHARE, Advance
+from serve_apps.gateway.advances import EARLY_S, LEAST, LIFE_S, SHARE, Advance
 from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Outcome
 
 NOW = 1_000.0
@@ -106,6 +106,21 @@ def test_what_is_over_lets_nobody_in_and_takes_nothing_back() -> None:
     assert advance.is_over(NOW + LIFE_S)
     assert advance.take(ESTIMATE, "mine", NOW + LIFE_S) is None
     assert not advance.settle(0, "mine", NOW + LIFE_S)
+
+
+def test_shortly_before_its_end_one_request_asks_and_the_others_are_let_in() -> None:
+    advance, soon_over = begun(), NOW + LIFE_S - EARLY_S / 2
+    assert advance.take(ESTIMATE, "mine", soon_over) is None
+    advance.asking = True
+    assert advance.take(ESTIMATE, "mine", soon_over) is not None
+    assert advance.take(ESTIMATE, "mine", NOW + LIFE_S) is None
+
+
+@pytest.mark.parametrize(("owed", "tokens"), [(30, 20 * ESTIMATE + 30), (-30, 20 * ESTIMATE)])
+def test_what_is_used_beyond_estimates_is_wanted_too(owed: float, tokens: float) -> None:
+    advance = seen()
+    assert not advance.settle(owed, "mine", NOW)
+    assert advance.wanted() == Amounts(20, tokens)
 
 
 def test_more_than_its_share_goes_back_to_redis() -> None:

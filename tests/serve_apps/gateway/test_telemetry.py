@@ -7,8 +7,9 @@ import pytest
 
 from serve_apps.common import metrics
 from serve_apps.gateway.exchange import Exchange
-from serve_apps.gateway.telemetry import TOLD_AT_ONCE, Telemetry
+from serve_apps.gateway.telemetry import TOLD_AGAIN, TOLD_AT_ONCE, Telemetry
 from tests.serve_apps.gateway.recorded_metrics import RecordedMetrics
+from tests.serve_apps.gateway.servers import PATIENCE_S
 
 
 def told(recorded: RecordedMetrics, of: Callable[[Telemetry], None]) -> None:
@@ -24,8 +25,8 @@ def test_a_finished_exchange_is_counted_by_model_version_and_status() -> None:
     exchange.began(200)
     told(recorded, lambda telemetry: telemetry.finished(exchange))
     assert recorded.tags("llm_gateway_requests") == [{"model": "chat", "version": "chat-v2", "status": "200"}]
-    assert recorded.tags("llm_gateway_time_to_first_byte_seconds") == [{"model": "chat", "version": "chat-v2"}]
-    assert recorded.tags("llm_gateway_request_duration_seconds") == [{"model": "chat", "version": "chat-v2"}]
+    assert recorded.tags("llm_gateway_time_to_first_byte_seconds_count") == [{"model": "chat", "version": "chat-v2"}]
+    assert recorded.tags("llm_gateway_request_duration_seconds_count") == [{"model": "chat", "version": "chat-v2"}]
 
 
 def test_an_exchange_without_a_first_byte_has_no_time_to_it() -> None:
@@ -34,7 +35,7 @@ def test_an_exchange_without_a_first_byte_has_no_time_to_it() -> None:
     exchange.client_gone()
     told(recorded, lambda telemetry: telemetry.finished(exchange))
     assert recorded.tags("llm_gateway_requests") == [{"model": "unknown", "version": "", "status": "499"}]
-    assert recorded.tags("llm_gateway_time_to_first_byte_seconds") == []
+    assert recorded.tags("llm_gateway_time_to_first_byte_seconds_count") == []
 
 
 @pytest.mark.parametrize(("pieces", "last_s", "between_s"), [(5, 0.9, [0.1]), (1, 0.9, []), (5, None, [])])
@@ -45,7 +46,7 @@ def test_the_time_between_pieces_is_that_of_streams_with_some(
     exchange = Exchange("r1", "POST", "/v1/completions", stream=True, pieces=pieces, last_byte_s=last_s)
     exchange.status, exchange.first_byte_s = 200, 0.5
     told(recorded, lambda telemetry: telemetry.finished(exchange))
-    assert recorded.values("llm_gateway_inter_token_seconds") == pytest.approx(between_s)
+    assert recorded.values("llm_gateway_inter_token_seconds_sum") == pytest.approx(between_s)
 
 
 def test_a_gauge_shows_what_it_is_told() -> None:
@@ -70,7 +71,8 @@ def test_what_was_counted_is_added_up_and_told_once() -> None:
     telemetry.tell()
     telemetry.tell()
     assert recorded.values("llm_gateway_fallbacks") == [2, 1]
-    assert recorded.tags("llm_gateway_wait_seconds") == [{"model": "chat"}] * 2 + [{"model": "big"}]
+    assert recorded.values("llm_gateway_wait_seconds_count") == [2, 1]
+    assert recorded.tags("llm_gateway_wait_seconds_count") == [{"model": "chat"}, {"model": "big"}]
 
 
 def test_what_was_counted_last_is_told_at_the_end() -> None:
@@ -85,7 +87,7 @@ def test_what_was_counted_last_is_told_at_the_end() -> None:
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(some_time())
-    assert recorded.values("llm_gateway_wait_seconds") == [0.1]
+    assert recorded.values("llm_gateway_wait_seconds_sum") == [0.1]
 
 
 def run_a_while(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, rounds: Callable[[], int]) -> None:
@@ -94,8 +96,9 @@ def run_a_while(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch, rounds: C
 
     async def some_time() -> None:
         running = asyncio.create_task(telemetry.run())
-        while rounds() < 3 and not running.done():
-            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_S):
+            while rounds() < 3 and not running.done():
+                await asyncio.sleep(0)
         assert running.cancel()
 
     asyncio.run(some_time())
@@ -106,18 +109,27 @@ def test_requests_go_on_while_ray_is_told_and_a_round_that_is_cancelled_loses_no
 ) -> None:
     recorded = RecordedMetrics()
     telemetry = recorded.telemetry()
-    values = [float(number) for number in range(3 * TOLD_AT_ONCE)]
+    values = list(range(1, 3 * TOLD_AT_ONCE))
     for value in values:
-        telemetry.observe(metrics.GATEWAY_WAIT, value, model="chat")
+        telemetry.count(metrics.GATEWAY_FALLBACKS, value, model="chat", version=str(value), reason="429")
     told: list[int] = []
 
     def rounds() -> int:
-        told.append(len(recorded.values("llm_gateway_wait_seconds")))
+        told.append(len(recorded.values("llm_gateway_fallbacks")))
         return 3 if told[-1] else 0
 
     run_a_while(telemetry, monkeypatch, rounds)
     assert told[-1] == TOLD_AT_ONCE
-    assert recorded.values("llm_gateway_wait_seconds") == values
+    assert recorded.values("llm_gateway_fallbacks") == values
+
+
+def test_a_histogram_is_shown_again_since_ray_drops_its_gauges_otherwise() -> None:
+    recorded = RecordedMetrics()
+    telemetry = recorded.telemetry()
+    telemetry.observe(metrics.GATEWAY_WAIT, 0.1, model="chat")
+    for _ in range(2 * TOLD_AGAIN):
+        telemetry.tell()
+    assert recorded.values("llm_gateway_wait_seconds_count") == [1, 1]
 
 
 def test_a_gauge_is_set_again_since_ray_drops_it_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +145,7 @@ def test_a_gauge_is_set_again_since_ray_drops_it_otherwise(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "refused", [[], ["llm_gateway_fallbacks"], ["llm_gateway_fallbacks", "llm_gateway_wait_seconds"]]
+    "refused", [[], ["llm_gateway_fallbacks"], ["llm_gateway_fallbacks", "llm_gateway_wait_seconds_sum"]]
 )
 def test_a_metric_that_raises_keeps_no_other_from_being_told_and_the_log_says_it_once(
     refused: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -150,8 +162,10 @@ def test_a_metric_that_raises_keeps_no_other_from_being_told_and_the_log_says_it
 
     run_a_while(telemetry, monkeypatch, rounds)
     assert len(recorded.values("llm_gateway_store_down")) >= 3
-    assert [vars(record)["metric"] for record in caplog.records if record.exc_info] == refused
-    assert set(recorded.values("llm_gateway_wait_seconds")) == ({0.1} if len(refused) < 2 else set())
+    lost = [vars(record)["metric"] for record in caplog.records if record.exc_info]
+    assert lost == [name.removesuffix("_sum") for name in refused]
+    assert bool(recorded.values("llm_gateway_wait_seconds_sum")) == (len(refused) < 2)
+    assert recorded.values("llm_gateway_wait_seconds_count")
 
 
 def test_a_watched_value_that_raises_is_left_out(
