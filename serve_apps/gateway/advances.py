@@ -15,7 +15,7 @@ from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Outcome
 SHARE = 0.05
 #: How long an advance is good for, in seconds: as long as spent money takes to be known (``metering``).
 LIFE_S = 0.5
-#: How long before its end one request asks for the next, in seconds. The others need not wait meanwhile, nor ask.
+#: How long before its end it is renewed, in seconds, so that no request has to wait for that.
 EARLY_S = 0.1
 #: Requests in that time from which it pays.
 LEAST = 8
@@ -55,7 +55,7 @@ class Advance:
         self._see(tokens, now)
         bounds = self.bounds
         if (
-            now >= self._ends_s - (0 if self.asking else EARLY_S)
+            now >= self._ends_s
             or (bounds.requests and self._requests < 1)
             or (bounds.tokens and self._tokens < tokens)
             or (bounds.running is not None and not self.places)
@@ -106,6 +106,10 @@ class Advance:
         idle, self.places = self.places[: self._idle_places], self.places[self._idle_places :]
         self._idle_places = len(self.places)
         return idle
+
+    def is_ending(self, now: float) -> bool:
+        """Whether it is time to ask for the next one."""
+        return not self.asking and self._ends_s - EARLY_S <= now < self._ends_s
 
     def is_over(self, now: float) -> bool:
         """Whether what is left must be given back."""

@@ -214,6 +214,9 @@ class Limits:
         if within_budget and not store.down:
             taken = advance.take(reserved, lease, self._stopwatch())
             if taken is not None:
+                if advance.is_ending(self._stopwatch()) and (wanted := advance.wanted()) is not None:
+                    advance.asking = True
+                    self._soon(self._renew(store, tenant, advance, wanted))
                 return self._granted(taken[0], tenant, bounds, reserved, taken[1], advance)
         try:
             if advance.asking or (wanted := advance.wanted()) is None:
@@ -247,6 +250,12 @@ class Limits:
         elif idle := advance.begin(wanted, outcome, self._stopwatch()):
             self._owe(tenant, advance.bounds, Amounts(0, 0), idle)
         return outcome
+
+    async def _renew(self, store: Store, tenant: str, advance: Advance, wanted: Amounts) -> None:
+        lease = self._lease()
+        outcome = await self._ask_ahead(store, tenant, advance, wanted, 0, lease)
+        if not outcome.refused_by:  # it was let in, and there is no such request
+            self._owe(tenant, advance.bounds, Amounts(-1, 0), (lease,))
 
     async def _ask(
         self, store: Store, tenant: str, bounds: Bounds, tokens: int, lease: str, wanted: Amounts | None = None

@@ -108,12 +108,13 @@ def test_what_is_over_lets_nobody_in_and_takes_nothing_back() -> None:
     assert not advance.settle(0, "mine", NOW + LIFE_S)
 
 
-def test_shortly_before_its_end_one_request_asks_and_the_others_are_let_in() -> None:
-    advance, soon_over = begun(), NOW + LIFE_S - EARLY_S / 2
-    assert advance.take(ESTIMATE, "mine", soon_over) is None
+def test_shortly_before_its_end_it_is_to_be_renewed_once() -> None:
+    advance, last_s = begun(), NOW + LIFE_S - EARLY_S
+    assert not advance.is_ending(last_s - 0.01)
+    assert advance.is_ending(last_s)
+    assert not advance.is_ending(NOW + LIFE_S), "whoever comes now asks"
     advance.asking = True
-    assert advance.take(ESTIMATE, "mine", soon_over) is not None
-    assert advance.take(ESTIMATE, "mine", NOW + LIFE_S) is None
+    assert not advance.is_ending(last_s)
 
 
 @pytest.mark.parametrize(("owed", "tokens"), [(30, 20 * ESTIMATE + 30), (-30, 20 * ESTIMATE)])

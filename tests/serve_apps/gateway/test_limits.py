@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from serve_apps.gateway import gcra
-from serve_apps.gateway.advances import LIFE_S
+from serve_apps.gateway.advances import EARLY_S, LIFE_S
 from serve_apps.gateway.config import Tenant
 from serve_apps.gateway.limit_answers import LimitReached
 from serve_apps.gateway.limits import FIRST_COMPLETION_TOKENS, MAX_IDLE_TENANTS, Grant, Limits
@@ -476,6 +476,35 @@ def test_an_advance_is_given_back_when_its_time_is_over(redis_server: RedisServe
         clock.now += 2 * LIFE_S
         of.give_back()
         assert not of._advances
+
+    with_stores(redis_server, 1, story)
+
+
+def test_an_advance_is_renewed_before_it_ends_and_nobody_waits_for_it(redis_server: RedisServer) -> None:
+    clock = Clock(NOON)
+
+    async def story(store: Store) -> None:
+        of = limits(store, clock=clock)
+        grants = await let_in(of, BUSY, 50, tokens=100)
+        for grant in grants[:40]:
+            of.settle(grant, 100)
+        (advance,) = of._advances.values()
+        clock.now += LIFE_S - EARLY_S
+        last = of.take("acme", BUSY, 100)
+        with pytest.raises(StopIteration) as let:  # without a wait
+            last.send(None)
+        grants.append(let.value.value)
+        assert advance.asking
+        await settled(of)
+        clock.now += EARLY_S
+        assert not advance.is_over(clock.now)
+        of.give_back(all_of_it=True)
+        await settled(of)
+        with redis_server.client() as client:
+            assert client.zcard(tenant_key("acme", "running")) == 11
+            held_s = {what: float(client.get(tenant_key("acme", what)) or 0) - time.time() for what in REQUESTS_TOKENS}
+        assert held_s["requests"] <= 51 / 1000
+        assert held_s["tokens"] <= 51 * 100 / 100_000
 
     with_stores(redis_server, 1, story)
 
