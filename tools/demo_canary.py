@@ -257,7 +257,7 @@ async def _ask(
 def _gateway(secrets: Path, serve_metrics: ModuleType) -> Ingress:
     (secrets / "internal").write_text("of this demo alone")
     credential = InternalCredential(secrets / "internal")
-    args = GatewayArgs(auth="none")
+    args = GatewayArgs(auth="none", audit_log=False)
     authenticator = Authenticator("none", ApiKeys(secrets), credential)
     return Ingress(args, authenticator=authenticator, credential=credential, serve_metrics=serve_metrics)
 

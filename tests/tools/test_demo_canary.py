@@ -110,13 +110,14 @@ def test_a_pretended_model_fails_in_openais_shape() -> None:
 
 
 def test_the_gateway_takes_the_bad_version_out_and_nobody_is_harmed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # For its errors alone: where clients, gateway and models wait for a core, the good version is slow, too.
     monkeypatch.setitem(demo_canary.RULES, "ttftP95S", 60)
     story = asyncio.run(demonstrate(12, seed=1, requests_per_s=25))
     assert story.missing() == []
-    printed = capsys.readouterr().out
+    printed, beside = capfd.readouterr()
+    assert "serve_apps.gateway.audit" not in beside, "the table is what there is to read"
     assert "version taken out of service: it broke its SLO" in printed
     assert 'the metric: ray_llm_gateway_version_off{model="assistant",version="bad"' in printed
 
