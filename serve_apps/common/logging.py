@@ -1,6 +1,7 @@
 """JSON log lines with the request's id, one object a line, for any log collector."""
 
 import asyncio
+import json
 import logging
 import os
 import select
@@ -104,7 +105,10 @@ class Lines:
 
     def _line(self, now: float, message: str, told: dict[str, Any]) -> bytes:
         line = {"time": self._as_text(now), "level": "INFO", "logger": self._name, "message": message, **told}
-        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        try:
+            return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError:  # half a surrogate pair, as a token's claim may have
+            return f"{json.dumps(line, default=str)}\n".encode()
 
     def _as_text(self, now: float) -> str:
         """The time as ``logging`` writes it, of which all but the milliseconds stays for a second."""

@@ -63,6 +63,11 @@ def test_lines_are_as_logging_writes_them(capfd: pytest.CaptureFixture[str], mon
         assert capfd.readouterr().err == f"{JsonFormatter().format(record)}\n"
 
 
+def test_half_a_surrogate_pair_costs_no_line(capfd: pytest.CaptureFixture[str]) -> None:
+    Lines("serve_apps.x").info("took", {"tenant": "a\ud800"})
+    assert json.loads(capfd.readouterr().err)["tenant"] == "a\ud800"
+
+
 def test_a_full_disk_costs_a_line_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
         monkeypatch.setattr(common_logging, "container_log", full.fileno)
