@@ -116,8 +116,8 @@ class Advance:
         return now >= self._ends_s
 
     def is_idle(self, now: float) -> bool:
-        """Whether there has been nothing to do of late, nor anything left."""
-        return now - self._seen_since_s > 2 * LIFE_S and self._ends_s == 0
+        """Whether there has been nothing to do of late, nor anything left, nor on its way."""
+        return not self.asking and now - self._seen_since_s > 2 * LIFE_S and self._ends_s == 0
 
     def end(self) -> tuple[Amounts, list[str]]:
         """What is owed for what is left, mostly less than nothing, and the places to be given back."""

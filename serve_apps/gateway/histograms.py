@@ -3,7 +3,8 @@
 A value in a histogram of Ray's takes 5 µs here and 12 µs in the node's agent, which is sent how many there were in each
 bucket and records every one of them again, as one in the bucket's middle (``record_histogram_aggregated_batch``): with
 two for each request a tenth of all it costs. Here values are counted where they arise, and what a scrape has of a
-histogram is shown as gauges of the same names. PromQL asks for no types; a scrape's ``# TYPE`` lines differ.
+histogram is shown as gauges of the same names. PromQL asks for no types; a scrape's ``# TYPE`` lines differ. The
+other applications observe a few values a second, and leave them to Ray.
 """
 
 from bisect import bisect_left

@@ -137,6 +137,8 @@ def test_at_the_end_all_that_is_left_is_owed_back() -> None:
     assert advance.end() == ((-19, -19 * ESTIMATE), ["place-0"])
     assert advance.end() == ((0, 0), [])
     assert advance.is_idle(NOW + 3 * LIFE_S)
+    advance.asking = True
+    assert not advance.is_idle(NOW + 3 * LIFE_S), "something is on its way"
     assert not begun().is_idle(NOW + 3 * LIFE_S), "something is left"
 
 
