@@ -266,7 +266,7 @@ def connection(scope: Scope) -> Client | None:
     """
     client = _shown(scope)
     if client is not None:
-        client.task = asyncio.current_task()
+        client.task = asyncio.current_task(client.loop)
     return client
 
 

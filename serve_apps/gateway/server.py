@@ -18,6 +18,7 @@ import httptools
 
 from serve_apps.common.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServingError, Unavailable
 from serve_apps.common.middleware import ASGIApp, Message, Scope
+from serve_apps.gateway.rounds import round_of
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,11 @@ class Connection(asyncio.Protocol):
         self._overhead_bytes = 0
         """What has come since the last piece of a body, or since the request began."""
         self._reading = True
+        self._round = round_of(self.loop)
         self._unsent = b""
-        """What is sent when the event loop has run all that is ready: the beginning of a response."""
+        """What is sent at the end of the event loop's round."""
+        self._head_waits = False
+        """Whether that is a response's head, and nothing behind it yet."""
         self._writable: asyncio.Future[None] | None = None
         self._cut: asyncio.TimerHandle | None = None
         self._unread_bytes = 0
@@ -256,20 +260,26 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def begin(self, head: bytes) -> None:
-        """Send a response's head, and what is written with it, when the event loop has run all that is ready.
-
-        A write wakes whoever reads at its other end. When many requests are answered in one round of the loop, a client
-        is woken once for them, and not between any two, when its process has just gone to sleep again.
-        """
-        self._unsent += head
-        self.loop.call_soon(self._flush)
+        """Send a response's head with the beginning of its body."""
+        self._head_waits = True
+        self.write_later(head)
 
     def write(self, data: bytes) -> None:
         """Send ``data``: with what waits, or else at once."""
-        if self._unsent:
-            self._unsent += data
-        else:
+        if not self._unsent:
             self.transport.write(data)
+            return
+        self._unsent += data
+        if self._head_waits:
+            self._head_waits = False
+            if self._round.goes_at_once():
+                self._flush()
+
+    def write_later(self, data: bytes) -> None:
+        """Send ``data`` at the end of the event loop's round."""
+        if not self._unsent:
+            self._round.at_end(self._flush)
+        self._unsent += data
 
     def close(self) -> None:
         """Close when everything is sent."""
@@ -293,6 +303,7 @@ class Connection(asyncio.Protocol):
         if self._unsent and not self.transport.is_closing():
             self.transport.write(self._unsent)
         self._unsent = b""
+        self._head_waits = False
 
     def _set_writable(self) -> None:
         self.full = False
@@ -344,7 +355,7 @@ class Client:
         *("begun", "chunked", "complete", "drained", "gone", "keeps", "loop", "scope", "task", "thread"),
         *("unread_bytes", "whole"),
         *("_connection", "_ends_with_connection", "_left_bytes", "_pieces", "_read", "_told_to_go_on"),
-        *("_waiter", "_write"),
+        *("_waiter", "_write", "_write_later"),
     )
 
     def __init__(self, connection: Connection, scope: Scope, keeps: bool) -> None:
@@ -360,6 +371,7 @@ class Client:
         self.chunked = self._ends_with_connection = False
         self._connection = connection
         self._write: Callable[[bytes], None] = connection.write
+        self._write_later: Callable[[bytes], None] = connection.write_later
         self._told_to_go_on = False
         self._left_bytes = 0
         self._pieces: list[bytes] = []
@@ -506,8 +518,8 @@ class Client:
         return self._connection.full
 
     def write(self, data: bytes) -> None:
-        """Send ``data``, which must not be empty, as one chunk of the response's body."""
-        self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        """Send ``data``, which must not be empty, as one chunk of the response's body: at the end of the round."""
+        self._write_later(b"%x\r\n%b\r\n" % (len(data), data))
 
 
 def _status_line(status: int) -> bytes:

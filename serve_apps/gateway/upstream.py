@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from serve_apps.gateway.rounds import round_of
+
 #: How long an upstream may take to accept a connection, in seconds.
 CONNECT_TIMEOUT_S = 5
 #: How long an idle connection is kept, in seconds: less than uvicorn's 5 s (vLLM's server), so that we close it first.
@@ -230,6 +232,7 @@ class _Connection(asyncio.Protocol):
         self._pool = pool
         self._parser = httptools.HttpResponseParser(self)
         self._loop = asyncio.get_running_loop()
+        self._round = round_of(self._loop)
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._sink: Callable[[bytes], None] | None = None
@@ -252,8 +255,11 @@ class _Connection(asyncio.Protocol):
         self.status, self.headers, self.complete = 0, [], False
         self._begun, self._head_bytes, self._error = False, 0, None
         if len(body) <= _WRITE_BYTES:
-            # When the loop has run all that is ready: the upstream is woken once for all requests of that round.
-            self._loop.call_soon(self._send, head, body)
+            send = functools.partial(self._send, head, body)
+            if self._round.goes_at_once():
+                send()
+            else:
+                self._round.at_end(send)
         else:
             self._transport.write(head)
             await self._write(memoryview(body))
@@ -287,11 +293,13 @@ class _Connection(asyncio.Protocol):
         if self._pieces:
             sink(self._taken())
         self._sink = sink
+        self._round.streams += 1
         try:
             while not self.complete:
                 self._raise_error()
                 await self._wait()
         finally:
+            self._round.streams -= 1
             self._sink = None
 
     def pause(self) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
 from serve_apps.gateway import compat, server
+from serve_apps.gateway.rounds import round_of
 from tests.serve_apps.gateway.servers import PATIENCE_S, begin, client_of, empty, read_all, read_until, request
 
 
@@ -103,6 +104,40 @@ def test_requests_that_come_together_are_all_answered_before_any_client_is_woken
     first, second = asyncio.run(exchanged(app, request(), request(), told=events.append))
     assert events == ["answered", "answered", "written", "written"]
     assert len(first) == len(second) == 1
+
+
+def test_while_streams_flow_the_first_response_of_a_round_does_not_wait_for_its_end() -> None:
+    events: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        round_of(asyncio.get_running_loop()).streams = 1
+        await begin(send, (b"content-length", b"2"))
+        await send({"type": "http.response.body", "body": b"ok"})
+        events.append("answered")
+
+    first, second = asyncio.run(exchanged(app, request(), request(), told=events.append))
+    assert events == ["written", "answered", "answered", "written"]
+    assert len(first) == len(second) == 1
+
+
+def test_pieces_of_streams_are_written_at_the_end_of_the_round() -> None:
+    events: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection = compat.connection(scope)
+        assert connection is not None
+        await begin(send)
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await asyncio.sleep(0.01)  # the round in which it began is over
+        for piece in (b"a", b"b"):
+            connection.write(piece)
+            events.append("passed on")
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": b"end"})
+
+    (sent,) = asyncio.run(exchanged(app, request(), told=events.append))
+    assert events == ["written", "passed on", "passed on", "written", "written"]
+    assert sent[1:] == [b"1\r\na\r\n1\r\nb\r\n", b"3\r\nend\r\n0\r\n\r\n"]
 
 
 def test_what_waits_goes_before_a_refusal_and_before_the_end() -> None:
