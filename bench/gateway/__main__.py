@@ -40,7 +40,7 @@ Ratios and differences are medians over the rounds of the two systems' figures i
 The load of the CPU and c=32 columns: 32 connections, each with one stream of 100 tokens after another, a step of 10 ms
 between two tokens for all streams at once, as an engine's batches have it. TTFT is the time to the first event. Unary
 is 16 connections; long prompts are 220 KB, 2 connections. The ceiling is the token rate at which the p99 of the TTFT of
-40 probes per second is twice that of the same system without other load, in two tries of three. LiteLLM checks one key,
+38 probes per second is twice that of the same system without other load, in two tries of three. LiteLLM checks one key,
 since it does not start without; the others, and the gateway without features, check none. The gateway has a replica for
 each core, as vllm-router has a thread. Memory is the proportional set size after the rounds.
 """

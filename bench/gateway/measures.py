@@ -21,8 +21,11 @@ LONG_PROMPT = 220_000
 #: Tokens of streams whose first one is timed: they last longer than the 50 ms for which ray.serve.llm gathers tokens,
 #: since it does not wait for a stream that ends before.
 PROBE_TOKENS = 8
-#: How often the time to the first token is sampled while the streaming ceiling is sought, per second, and its steps.
-PROBES_PER_S = 40
+#: Seconds between two samples of the time to the first token while the streaming ceiling is sought. The model's steps
+#: are no part of it (it is the square of the golden ratio, in steps), so that the samples see every moment of a step
+#: alike; at 25 ms they would see the same two moments of 10 ms again and again, in each run others.
+PROBE_INTERVAL_S = 0.0261803
+#: The steps of the streams beside them.
 CEILING_STREAMS = (4, 8, 16, 32, 64, 128, 256, 448)
 CEILING_TOKENS = 50
 CEILING_FACTOR = 2.0
@@ -156,14 +159,14 @@ def long_prompts(client: Client, system: System, effort: Effort) -> dict[str, fl
 def ceiling(client: Client, system: System, effort: Effort, steps: Sequence[int] = CEILING_STREAMS) -> dict[str, float]:
     """The token rate at which the 99th percentile of the time to the first token is twice that of an idle system.
 
-    Ever more streams of 50 tokens, 10 ms apart, run while short ones begin 40 times a second, whose first token is
+    Ever more streams of 50 tokens, 10 ms apart, run while short ones begin 38 times a second, whose first token is
     what is timed. A step that has failures, or that delivers less than 80 % of its tokens, is above the ceiling.
 
     The 99th percentile of few probes is almost their largest, and one hiccup of the machine would decide. So the idle
     system and the step that seems to be above the ceiling have three tries, of which the middle one counts.
     """
     probe = chat_body(system, tokens=PROBE_TOKENS, stream=True, pace_ms=PACE_MS)
-    probing = load_of(system, probe, connections=16, seconds=effort.ceiling_step_s, interval_s=1 / PROBES_PER_S)
+    probing = load_of(system, probe, connections=16, seconds=effort.ceiling_step_s, interval_s=PROBE_INTERVAL_S)
     background = chat_body(system, tokens=CEILING_TOKENS, stream=True, pace_ms=PACE_MS)
     idle_ms = median(percentile(sound(system, client.send(probing)[0]).first_ms, 99) for _ in range(CEILING_TRIES))
     limit_ms = CEILING_FACTOR * idle_ms

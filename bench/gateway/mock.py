@@ -76,23 +76,25 @@ class Engine:
         self._pace_s = pace_s
         self._phase_s = phase * pace_s
         self._due_s = 0.0
-        self._step: asyncio.Event | None = None
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def step(self) -> None:
         """Wait for the next step."""
-        if self._step is None:
-            loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
             grid_s = ((loop.time() - self._phase_s) // self._pace_s + 1) * self._pace_s + self._phase_s
             # A loop's timer may ring a little early; the grid alone would then give the same step again.
             self._due_s = max(grid_s, self._due_s + self._pace_s)
-            self._step = asyncio.Event()
             loop.call_at(self._due_s, self._end_step)
-        await self._step.wait()
+        step = loop.create_future()
+        self._waiting.append(step)
+        await step
 
     def _end_step(self) -> None:
-        assert self._step is not None
-        self._step.set()
-        self._step = None
+        waiting, self._waiting = self._waiting, []
+        for step in waiting:
+            if not step.done():  # its stream was cancelled
+                step.set_result(None)
 
 
 class Engines:
