@@ -7,6 +7,7 @@ from ray import serve
 from ray.serve import Application
 
 from bench.gateway.mock import WHOLE_BODY, Engines, read
+from serve_apps.common.gathering import gather_writes
 
 STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 WHOLE_HEADERS = [(b"content-type", b"application/json"), (b"content-length", str(len(WHOLE_BODY)).encode())]
@@ -41,7 +42,10 @@ class MockServer:
 
 
 class MockModel:
-    """One replica."""
+    """One replica, whose server gathers what it writes as those of the chart's models do."""
+
+    def __init__(self) -> None:
+        gather_writes()
 
     def __serve_build_asgi_app__(self) -> MockServer:
         """The ASGI app Serve hands requests to."""

@@ -18,7 +18,7 @@ import httptools
 
 from serve_apps.common.errors import HeadersTooLarge, InvalidRequest, RequestTimeout, ServingError, Unavailable
 from serve_apps.common.middleware import ASGIApp, Message, Scope
-from serve_apps.gateway.rounds import round_of
+from serve_apps.common.rounds import round_of
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from serve_apps.gateway.rounds import round_of
+from serve_apps.common.rounds import round_of
 
 #: How long an upstream may take to accept a connection, in seconds.
 CONNECT_TIMEOUT_S = 5

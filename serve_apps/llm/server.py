@@ -12,6 +12,7 @@ from ray.serve.llm.openai_api_models import CompletionRequest
 from serve_apps.common import asgi
 from serve_apps.common.config import accepted
 from serve_apps.common.disconnect import CancelOnDisconnect
+from serve_apps.common.gathering import gather_writes
 from serve_apps.common.middleware import ASGIApp, Guard
 from serve_apps.common.protocol import INTERNAL_HEADER, TASK_PATHS
 from serve_apps.common.secrets import InternalCredential
@@ -54,6 +55,7 @@ class VLLMServer(LLMServer):
 
     async def start(self) -> None:
         """Start the engine."""
+        gather_writes()
         compat.report_usage_only_if_wanted()
         if is_one_cpu_worker(self._llm_config):
             compat.work_in_the_engines_process()

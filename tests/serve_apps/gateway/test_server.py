@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
+from serve_apps.common.rounds import round_of
 from serve_apps.gateway import compat, server
-from serve_apps.gateway.rounds import round_of
 from tests.serve_apps.gateway.servers import PATIENCE_S, begin, client_of, empty, read_all, read_until, request
 
 

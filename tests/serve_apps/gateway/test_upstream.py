@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from serve_apps.common.rounds import round_of
 from serve_apps.gateway import upstream
-from serve_apps.gateway.rounds import round_of
 from serve_apps.gateway.upstream import Answer, Broken, Pool, Request, Unanswered, Unreachable
 from tests.serve_apps.gateway.servers import PATIENCE_S
 

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import uvloop
 
-from serve_apps.gateway.rounds import round_of
+from serve_apps.common.rounds import round_of
 
 
 async def seen_after_a_round(sent: list[str]) -> list[str]:
