@@ -26,7 +26,7 @@ from serve_apps.common.middleware import ASGIApp
 from serve_apps.common.secrets import InternalCredential
 
 _LEASE_PREFIX = "llm-batch:"
-#: Added to the niceness that Ray gives its workers (15), up to nice(2)'s 19: the gateway, which shares the cores, has
+#: Added to the niceness of Ray's workers, which is 0 in the chart's pods: the gateway, which shares the cores, has
 #: clients who wait.
 NICENESS = 10
 

@@ -12,11 +12,14 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, ValidationError
 from ray.serve.llm import LLMConfig
+from ray.serve.llm.deployment import LLMServer
 from starlette.routing import BaseRoute
+from uvicorn.protocols.http import auto
 from vllm.config import ProfilerConfig
 from vllm.entrypoints.launchers.api_server.routers import register_api_routers
 
 from serve_apps.common.errors import MethodNotAllowed, NotFound
+from serve_apps.common.gathering import GatheringProtocol
 from serve_apps.common.middleware import Guard
 from serve_apps.common.protocol import TASK_PATHS, Task
 from serve_apps.common.secrets import InternalCredential
@@ -43,6 +46,20 @@ NOTORIOUS = {
     *("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up", "/start_profile", "/server_info"),
     *("/metrics", "/docs", "/invocations", "/pooling", "/scale_elastic_ep", "/collective_rpc", "/update_weights"),
 }
+
+
+def test_a_models_server_is_one_that_gathers_what_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[type] = []
+
+    async def start(_: LLMServer) -> None:
+        started.append(auto.AutoHTTPProtocol)
+
+    monkeypatch.setattr(LLMServer, "start", start)
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
+    server = VLLMServer.__new__(VLLMServer)
+    server._llm_config = LLMConfig(model_loading_config={"model_id": "m"})
+    asyncio.run(server.start())
+    assert started == [GatheringProtocol]
 
 
 @pytest.mark.parametrize(
