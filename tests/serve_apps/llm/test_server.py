@@ -49,6 +49,12 @@ NOTORIOUS = {
 
 
 def test_a_models_server_is_one_that_gathers_what_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server(VLLMServer):
+        def __init__(self) -> None:
+            self._llm_config = LLMConfig(model_loading_config={"model_id": "m"})
+
+        def __del__(self) -> None: ...  # Serve awaits Ray's; here nobody would
+
     started: list[type] = []
 
     async def start(_: LLMServer) -> None:
@@ -56,9 +62,7 @@ def test_a_models_server_is_one_that_gathers_what_it_writes(monkeypatch: pytest.
 
     monkeypatch.setattr(LLMServer, "start", start)
     monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
-    server = VLLMServer.__new__(VLLMServer)
-    server._llm_config = LLMConfig(model_loading_config={"model_id": "m"})
-    asyncio.run(server.start())
+    asyncio.run(Server().start())
     assert started == [GatheringProtocol]
 
 
