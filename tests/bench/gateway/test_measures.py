@@ -4,7 +4,7 @@ from typing import cast
 import pytest
 
 from bench.gateway.load import Load, Outcome
-from bench.gateway.measures import QUICK, Client, Failed, ceiling
+from bench.gateway.measures import PACE_MS, PROBE_INTERVAL_S, QUICK, Client, Effort, Failed, ceiling
 from bench.gateway.systems import System
 
 SYSTEM = System("ours", "this gateway", 1, dict)
@@ -53,3 +53,10 @@ def test_a_hiccup_of_the_idle_system_does_not_count() -> None:
 def test_an_idle_system_that_refuses_has_no_ceiling() -> None:
     with pytest.raises(Failed, match="503"):
         found(0)
+
+
+def test_probes_see_every_part_of_a_step_alike() -> None:
+    probes = int(Effort().ceiling_step_s / PROBE_INTERVAL_S)
+    phases = [number * PROBE_INTERVAL_S * 1000 / PACE_MS % 1 for number in range(probes)]
+    in_each_tenth = [sum(int(phase * 10) == tenth for phase in phases) for tenth in range(10)]
+    assert min(in_each_tenth) >= probes // 10 - 2

@@ -235,18 +235,18 @@ def test_a_body_that_ends_before_its_end_is_broken(answer: bytes) -> None:
 def test_pieces_are_poured_as_they_come() -> None:
     async def test(pool: Pool) -> None:
         async with serving(CHUNKED + b"1\r\na\r\n<wait>1\r\nb\r\n1\r\nc\r\n0\r\n\r\n") as server:
-            streams = round_of(asyncio.get_running_loop())
+            rounds = round_of(asyncio.get_running_loop())
             answer = await pool.ask(post(server.url))
             pieces: list[bytes] = []
             pouring = asyncio.ensure_future(answer.pour(pieces.append))
             while not pieces:
                 await asyncio.sleep(0.01)
             assert pieces == [b"a"]
-            assert streams.streams == 1
+            assert rounds.streams == 1
             server.go_on.set()
             await pouring
             assert b"".join(pieces) == b"abc"
-            assert streams.streams == 0
+            assert rounds.streams == 0
             answer.close()
             assert server.connections == 1
 
