@@ -29,7 +29,7 @@ PROBE_INTERVAL_S = 0.0261803
 CEILING_STREAMS = (4, 8, 16, 32, 64, 128, 256, 448)
 CEILING_TOKENS = 50
 CEILING_FACTOR = 2.0
-CEILING_TRIES = 3
+CEILING_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -162,8 +162,9 @@ def ceiling(client: Client, system: System, effort: Effort, steps: Sequence[int]
     Ever more streams of 50 tokens, 10 ms apart, run while short ones begin 38 times a second, whose first token is
     what is timed. A step that has failures, or that delivers less than 80 % of its tokens, is above the ceiling.
 
-    The 99th percentile of few probes is almost their largest, and one hiccup of the machine would decide. So the idle
-    system and the step that seems to be above the ceiling have three tries, of which the middle one counts.
+    The 99th percentile of few probes is almost their largest, and hiccups of the machine, which last for seconds, would
+    decide. So the idle system and the step that seems to be above the ceiling have five tries, of which the middle one
+    counts.
     """
     probe = chat_body(system, tokens=PROBE_TOKENS, stream=True, pace_ms=PACE_MS)
     probing = load_of(system, probe, connections=16, seconds=effort.ceiling_step_s, interval_s=PROBE_INTERVAL_S)

@@ -10,6 +10,7 @@ from uvicorn.protocols.http import auto
 
 from serve_apps.common.gathering import GatheringProtocol, GatheringTransport, gather_writes
 from serve_apps.common.middleware import ASGIApp, Receive, Scope, Send
+from serve_apps.common.rounds import round_of
 
 ASKED = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 BODY = "http.response.body"
@@ -68,6 +69,45 @@ def test_what_one_round_writes_is_one_write() -> None:
         transport.write(b"c")
 
     assert gathered(test).written == [b"ab", b"c"]
+
+
+def test_what_comes_first_in_an_answer_does_not_wait_for_the_tokens_of_others() -> None:
+    async def test(transport: GatheringTransport, wire: Wire) -> None:
+        other = GatheringTransport(Wire())
+        for piece in (b"head", b"first", b"token"):
+            other.write(piece)  # so that one streams
+        transport.write(b"head")
+        transport.write(b"first")
+        assert wire.written == [b"headfirst"]
+        transport.write(b"token")
+        assert wire.written == [b"headfirst"]
+
+    assert gathered(test).written == [b"headfirst", b"token"]
+
+
+def test_what_comes_first_waits_where_nothing_streams() -> None:
+    async def test(transport: GatheringTransport, wire: Wire) -> None:
+        transport.write(b"head")
+        transport.write(b"first")
+        assert wire.written == []
+
+    assert gathered(test).written == [b"headfirst"]
+
+
+def test_an_answer_streams_until_it_ends() -> None:
+    async def test(transport: GatheringTransport, wire: Wire) -> None:
+        round_ = round_of(asyncio.get_running_loop())
+        counts = []
+        for _ in range(2):
+            for piece in (b"head", b"first", b"token", b"token"):
+                transport.write(piece)
+                counts.append(round_.streams)
+            transport.end_answer()
+            counts.append(round_.streams)
+        transport.end_answer()  # once more where the connection is lost after it
+        assert [*counts, round_.streams] == [*[0, 0, 1, 1, 0] * 2, 0]
+
+    gathered(test)
 
 
 def test_what_is_written_goes_before_the_end() -> None:
@@ -152,3 +192,21 @@ def test_requests_that_come_together_are_answered_in_their_order_and_an_asked_en
             return await reader.read()
 
     assert uvloop.run(play()).count(b"3\r\nend\r\n0\r\n\r\n") == 2
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_server_counts_the_answers_that_stream(hangs_up: bool) -> None:
+    async def play() -> tuple[int, int]:
+        async with serving(stream) as (reader, writer):
+            round_ = round_of(asyncio.get_running_loop())
+            writer.write(ASKED)
+            await reader.readuntil(b"two\r\n")
+            streamed = round_.streams
+            if hangs_up:
+                writer.transport.abort()
+                await asyncio.sleep(0.01)
+            else:
+                await reader.readuntil(b"0\r\n\r\n")
+            return streamed, round_.streams
+
+    assert uvloop.run(play()) == (1, 0)
