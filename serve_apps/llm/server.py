@@ -5,20 +5,23 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from ray.serve.llm import LLMConfig
-from ray.serve.llm.deployment import DPServer, LLMServer, PDDecodeServer
-from ray.serve.llm.openai_api_models import CompletionRequest
-
 from serve_apps.common import asgi
 from serve_apps.common.config import accepted
 from serve_apps.common.disconnect import CancelOnDisconnect
 from serve_apps.common.gathering import gather_writes
+from serve_apps.common.imports import uncollected
 from serve_apps.common.middleware import ASGIApp, Guard
 from serve_apps.common.protocol import INTERNAL_HEADER, TASK_PATHS
 from serve_apps.common.secrets import InternalCredential
-from serve_apps.llm import compat
 from serve_apps.llm.adapters import Adapters, OnDemand
 from serve_apps.llm.config import LLMSettings, Sampling
+
+with uncollected():
+    from ray.serve.llm import LLMConfig
+    from ray.serve.llm.deployment import DPServer, LLMServer, PDDecodeServer
+    from ray.serve.llm.openai_api_models import CompletionRequest
+
+    from serve_apps.llm import compat
 
 #: The paths on which ray.serve.llm asks no other replica to read the prompt.
 UNDIVIDED = frozenset({"/v1/messages", "/v1/responses"})
