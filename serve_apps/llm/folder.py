@@ -16,3 +16,9 @@ def check(path: Path, *, config_elsewhere: bool = False) -> None:
         raise FileNotFoundError(f"{path} is not there; see the model's source and what its claim or image has")
     if path.is_dir() and not config_elsewhere and not any((path / name).is_file() for name in CONFIGS):
         raise FileNotFoundError(f"{path} is no model, it has no {CONFIGS[0]}; see the path in the model's source")
+
+
+def check_where_mounted(path: Path, root: Path, *, config_elsewhere: bool = False) -> None:
+    """As `check`, where the claim or image is mounted below ``root`` here; of any other source nothing is known yet."""
+    if path.is_relative_to(root) and (root / path.relative_to(root).parts[0]).is_dir():
+        check(path, config_elsewhere=config_elsewhere)

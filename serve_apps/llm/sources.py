@@ -29,7 +29,7 @@ def resolve(source: str, models_root: str | None = None) -> Weights:
         return Weights(location, revision or None)
     if scheme in ("s3", "gs"):
         return Weights(source)
-    root = models_root or os.environ.get("LLM_SERVING_MODELS", DEFAULT_MODELS_ROOT)
+    root = models_root or default_models_root()
     if scheme == "pvc":
         if not _stays_below(rest):
             raise ValueError(f"source: {source!r} leaves its claim; write pvc://claim/path")
@@ -40,6 +40,11 @@ def resolve(source: str, models_root: str | None = None) -> Weights:
             raise ValueError(f"source: {source!r} leaves its image; write oci://registry/name:tag#path")
         return Weights(str(PurePosixPath(root, image_folder(image), path)))
     raise ValueError(f"source: {source!r} has an unknown scheme; one of: hf://, s3://, gs://, pvc://, oci://")
+
+
+def default_models_root() -> str:
+    """The folder below which claims and images are mounted here."""
+    return os.environ.get("LLM_SERVING_MODELS", DEFAULT_MODELS_ROOT)
 
 
 def image_folder(reference: str) -> str:

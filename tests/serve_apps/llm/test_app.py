@@ -1,10 +1,15 @@
-"""The presets of large models, from their values to the deployments that Serve is given."""
+"""Models, from their values to the deployments that Serve is given."""
 
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+from serve_apps.llm.app import build_app
+from serve_apps.llm.config import LLMArgs
 from tests.chart.render import VALUES, application, render_chart
 
 #: Each preset, the class of the deployment that clients reach, where a replica of it is placed, and its GPUs.
@@ -46,3 +51,14 @@ def test_each_preset_becomes_a_deployment_with_a_bundle_for_each_gpu() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert dict(zip(PRESETS, json.loads(done.stdout.splitlines()[-1]), strict=True)) == PRESETS
+
+
+def test_a_path_that_leads_nowhere_is_refused_before_vllm_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo-models").mkdir()
+    monkeypatch.setenv("LLM_SERVING_MODELS", str(tmp_path))
+    objects = render_chart(files=[VALUES / "rag.yaml", VALUES / "environments" / "ci.yaml"])
+    args = LLMArgs.model_validate(application(objects, "chat")["args"])
+    with pytest.raises(FileNotFoundError, match=rf"^{tmp_path}/demo-models/smollm2\S+ is not there"):
+        build_app(args)

@@ -26,3 +26,18 @@ def test_a_model_passes(tmp_path: Path, config: str) -> None:
 def test_so_does_a_single_file(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     folder.check(tmp_path / "model.gguf")
+
+
+def test_where_its_claim_is_mounted_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "claim" / "chat").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="nowhere is not there"):
+        folder.check_where_mounted(tmp_path / "claim" / "nowhere", tmp_path)
+    with pytest.raises(FileNotFoundError, match="chat is no model"):
+        folder.check_where_mounted(tmp_path / "claim" / "chat", tmp_path)
+    folder.check_where_mounted(tmp_path / "claim" / "chat", tmp_path, config_elsewhere=True)
+
+
+@pytest.mark.parametrize("path", ["/elsewhere/nowhere", "org/chat", "pyarrow-s3://bucket/chat"])
+def test_of_what_is_not_mounted_here_nothing_is_known(tmp_path: Path, path: str) -> None:
+    folder.check_where_mounted(tmp_path / "claim" / "nowhere", tmp_path)
+    folder.check_where_mounted(Path(path), tmp_path)
