@@ -20,5 +20,5 @@ def check(path: Path, *, config_elsewhere: bool = False) -> None:
 
 def check_where_mounted(path: Path, root: Path, *, config_elsewhere: bool = False) -> None:
     """As `check`, where the claim or image is mounted below ``root`` here; of any other source nothing is known yet."""
-    if path.is_relative_to(root) and (root / path.relative_to(root).parts[0]).is_dir():
+    if root in path.parents and (root / path.relative_to(root).parts[0]).is_dir():
         check(path, config_elsewhere=config_elsewhere)
