@@ -18,7 +18,7 @@ def build_app(args: LLMArgs) -> Application:
 
     Raises:
         FileNotFoundError: The claim or image is mounted here and has no model at the source's path. Replicas would find
-            that out, too, but each after an import of vLLM, and in place of those that have run until then.
+            that out, too, but each after an import of vLLM.
     """
     folder.check_where_mounted(
         Path(model_source(args)), Path(default_models_root()), config_elsewhere="hf_config_path" in engine_kwargs(args)

@@ -58,6 +58,7 @@ def test_a_path_that_leads_nowhere_is_refused_before_vllm_is_imported(
 ) -> None:
     (tmp_path / "demo-models").mkdir()
     monkeypatch.setenv("LLM_SERVING_MODELS", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "ray.serve.llm", None)  # an import would fail
     objects = render_chart(files=[VALUES / "rag.yaml", VALUES / "environments" / "ci.yaml"])
     args = LLMArgs.model_validate(application(objects, "chat")["args"])
     with pytest.raises(FileNotFoundError, match=rf"^{tmp_path}/demo-models/smollm2\S+ is not there"):
