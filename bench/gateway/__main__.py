@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +20,7 @@ from bench.gateway.machine import machine, versions
 from bench.gateway.measures import Client, Effort, Failed
 from bench.gateway.rounds import Rounds, say
 from bench.gateway.stages import GROUPS, Measure, wanted
+from bench.gateway.standstill import others_still
 from bench.gateway.systems import Backend, CannotStart, System, memory_of
 from tools.demo.cluster import DeployFailed
 from tools.demo.rendered import REPOSITORY
@@ -34,15 +36,16 @@ features Redis, too. The model itself is in no system's figure; what it costs th
 controller, dashboard, agents), which runs with and without requests, are columns of their own. Client, model and
 systems share the machine and loopback. What is compared is up together, and nothing else, since idle Ray nodes take
 cores, too: the gateway and the routers; vllm-router again with the gateway's features on; Ray Serve and the gateway;
-Ray Serve again with features on. In each round every system is measured once, and each round begins with another one.
-Ratios and differences are medians over the rounds of the two systems' figures in the same round.
+Ray Serve again with features on. Of two Ray nodes, the one that is not measured stands still (SIGSTOP). In each round
+every system is measured once, and each round begins with another one. Ratios and differences are medians over the
+rounds of the two systems' figures in the same round.
 
 The load of the CPU and c=32 columns: 32 connections, each with one stream of 100 tokens after another, a step of 10 ms
 between two tokens for all streams at once, as an engine's batches have it. TTFT is the time to the first event. Unary
 is 16 connections; long prompts are 220 KB, 2 connections. The ceiling is the token rate at which the p99 of the TTFT of
-38 probes per second is twice that of the same system without other load, in two tries of three. LiteLLM checks one key,
-since it does not start without; the others, and the gateway without features, check none. The gateway has a replica for
-each core, as vllm-router has a thread. Memory is the proportional set size after the rounds.
+38 probes per second is twice that of the same system without other load, in three tries of five. LiteLLM checks one
+key, since it does not start without; the others, and the gateway without features, check none. The gateway has a
+replica for each core, as vllm-router has a thread. Memory is the proportional set size after the rounds.
 """
 
 
@@ -163,16 +166,21 @@ def mock_rounds(
             compared = [system for system, _ in planned]
             titles |= {system.name: system.title for system in compared}
             rounds.prepare(compared, lambda system: measures.warm_up(client, system))
-            chosen = {system.name: own for system, own in planned}
-            rounds.run(compared, arguments.rounds, partial(_figures, client, effort, chosen))
+            figures = partial(_figures, client, effort, {system.name: own for system, own in planned}, compared)
+            rounds.run(compared, arguments.rounds, figures)
             for system in compared:
                 memory[system.name] = {"title": system.title, **memory_of(system)}
 
 
 def _figures(
-    client: Client, effort: Effort, chosen: dict[str, tuple[Measure, ...]], system: System
+    client: Client,
+    effort: Effort,
+    chosen: dict[str, tuple[Measure, ...]],
+    compared: Sequence[System],
+    system: System,
 ) -> dict[str, float]:
-    return {name: value for one in chosen[system.name] for name, value in one(client, system, effort).items()}
+    with others_still(system, compared):
+        return {name: value for one in chosen[system.name] for name, value in one(client, system, effort).items()}
 
 
 def start(running: ExitStack, group: str, behind: Backend) -> list[System]:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -102,14 +103,16 @@ def stock() -> Iterator[list[System]]:
     with LocalCluster({**node_environment(), **MOCK_ENGINE}, {}) as cluster:
         cluster.deploy(config)
         cluster.wait(list(applications), READY_TIMEOUT_S)
+        node = partial(node_processes, cluster)
         yield [
-            System("stock", "Ray Serve LLM, defaults", port, lambda: processes(cluster, "llm")),
+            System("stock", "Ray Serve LLM, defaults", port, lambda: processes(cluster, "llm"), node=node),
             System(
                 "handle",
                 "Ray Serve, two deployments, defaults",
                 port,
                 lambda: processes(cluster, "handle"),
                 prefix="/handle",
+                node=node,
             ),
         ]
 
@@ -240,14 +243,14 @@ def ours(behind: Backend, *, features: bool = False) -> Iterator[list[System]]:
             def outside() -> Groups:
                 return {**processes(cluster, "gateway", redis_pids), "model": [behind.pid]}
 
-            at = node_address()
+            at, node = node_address(), partial(node_processes, cluster)
             outer = f"{title}, model outside Ray"
             systems = [
-                System(name, title, port, parts, headers=headers, host=at),
-                System(f"{name}-standalone", outer, port, outside, model="plain", headers=headers, host=at),
+                System(name, title, port, parts, headers=headers, host=at, node=node),
+                System(f"{name}-standalone", outer, port, outside, model="plain", headers=headers, host=at, node=node),
             ]
             if not features:
-                systems.append(System("proxied", "this gateway, through Ray Serve's HAProxy", port, parts))
+                systems.append(System("proxied", "this gateway, through Ray Serve's HAProxy", port, parts, node=node))
             yield systems
 
 

@@ -49,6 +49,8 @@ class System:
     prefix: str = ""
     host: str = "127.0.0.1"
     headers: dict[str, str] = field(default_factory=dict)
+    node: Callable[[], list[psutil.Process]] | None = None
+    """The processes of its Ray node now; the systems of one node have the same."""
 
 
 @dataclass(frozen=True)
