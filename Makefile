@@ -3,6 +3,8 @@
 PYTHON ?= python3.11
 # The environment in the cache, linked here by the target `environment`.
 RUN := .venv/bin/python
+# What Python has compiled, it keeps: the tests and a demo's cluster start hundreds of processes that import the same.
+unexport PYTHONDONTWRITEBYTECODE
 # Kinds of tests, by folder. Whatever is not one of the slower kinds is a unit test.
 CHART_TESTS := tests/chart
 SERVE_TESTS := tests/serve
