@@ -50,6 +50,7 @@ class StoredLeases:
         self._clock = clock
         self._seen: dict[str, tuple[bytes, float]] = {}
         """Others' leases, and since when they look as they do."""
+        self._writing: set[asyncio.Task[None]] = set()
 
     async def take(self, what: str) -> bool:
         found = await asyncio.to_thread(self._storage.read, f"{_LEASES}/{what}")
@@ -61,8 +62,12 @@ class StoredLeases:
             if self._clock() - since_s < self._lease_s:
                 return False
         self._seen.pop(what, None)
-        await self._write(what)
-        return await self._is_ours(what)
+        try:
+            await self._write(what)
+            return await self._is_ours(what)
+        except asyncio.CancelledError:
+            await self.release(what)  # who asked for it has gone
+            raise
 
     async def renew(self, what: str) -> bool:
         if not await self._is_ours(what):
@@ -71,6 +76,8 @@ class StoredLeases:
         return True
 
     async def release(self, what: str) -> None:
+        if self._writing:  # for somebody who did not wait for it: it would bring the lease back
+            await asyncio.wait(self._writing)
         if await self._is_ours(what):
             await asyncio.to_thread(self._storage.delete, f"{_LEASES}/{what}")
 
@@ -79,7 +86,10 @@ class StoredLeases:
 
     async def _write(self, what: str) -> None:
         content = f"{self._replica} {uuid.uuid4().hex}".encode()  # never the same twice
-        await asyncio.to_thread(self._storage.write, f"{_LEASES}/{what}", content)
+        writing = asyncio.create_task(asyncio.to_thread(self._storage.write, f"{_LEASES}/{what}", content))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.shield(writing)
 
     async def _is_ours(self, what: str) -> bool:
         found = await asyncio.to_thread(self._storage.read, f"{_LEASES}/{what}")
