@@ -26,6 +26,7 @@ __all__ = [
     "LoraEngine",
     "NodePreparation",
     "build_pd_app",
+    "look_at_models_in_this_process",
     "outermost_middleware",
     "report_usage_only_if_wanted",
     "set_sampling_defaults",
@@ -53,6 +54,17 @@ def work_in_the_engines_process() -> None:
     each step. vLLM asks for it, too, unless ``VLLM_ENABLE_V1_MULTIPROCESSING`` is 0, as in the chart's pods.
     """
     vllm_models.EXECUTOR_BACKEND_MP = "uni"
+
+
+def look_at_models_in_this_process() -> None:
+    """Have vLLM import the class of a model that runs on a CPU in this process, to see what it can do.
+
+    It starts a process for that, which imports vLLM once more, so that this one does not touch a GPU; and what it saw
+    it keeps in a cache that a new pod has not.
+    """
+    from vllm.model_executor.models import registry
+
+    registry._run_in_subprocess = lambda look: look()
 
 
 def report_usage_only_if_wanted() -> None:

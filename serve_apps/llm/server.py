@@ -60,6 +60,8 @@ class VLLMServer(LLMServer):
         """Start the engine."""
         gather_writes()
         compat.report_usage_only_if_wanted()
+        if self._llm_config.accelerator_config.kind == "cpu":
+            compat.look_at_models_in_this_process()
         if is_one_cpu_worker(self._llm_config):
             compat.work_in_the_engines_process()
         await super().start()

@@ -30,6 +30,7 @@ from vllm.entrypoints.serve.engine.serving import BaseServing
 from vllm.entrypoints.serve.lora.api_router import attach_router
 from vllm.entrypoints.serve.utils.api_utils import get_max_tokens
 from vllm.lora.request import LoRARequest
+from vllm.model_executor.models import registry
 from vllm.platforms.cpu import CpuPlatform
 from vllm.v1.core.kv_cache_utils import _gen_lora_extra_hash_keys
 
@@ -129,6 +130,27 @@ def test_a_cpu_engine_computes_in_its_own_process(monkeypatch: pytest.MonkeyPatc
     assert config.get_engine_config().get_initialization_kwargs()["distributed_executor_backend"] == "uni"
     asked = inspect.getsource(CpuPlatform.check_and_update_config)
     assert 'os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") == "1"' in asked
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, at the import of a model
+def test_what_a_cpus_model_can_do_is_seen_without_another_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Started(Exception):
+        pass
+
+    def start(command: list[str], **_: object) -> None:
+        assert command[-2:] == ["-m", "vllm.model_executor.models.registry"]
+        raise Started
+
+    monkeypatch.setattr(registry, "_run_in_subprocess", registry._run_in_subprocess)
+    monkeypatch.setattr(registry.subprocess, "run", start)
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    model = registry._LazyRegisteredModel("vllm.model_executor.models.llama", "LlamaForCausalLM")
+    with pytest.raises(Started):
+        model.inspect_model_cls()
+    compat.look_at_models_in_this_process()
+    assert model.inspect_model_cls().is_text_generation_model
 
 
 @pytest.mark.parametrize(("variable", "reported"), [("0", []), ("1", [["config"]])])
