@@ -54,17 +54,6 @@ class Amounts(NamedTuple):
     tokens: float
 
 
-class Wanted(NamedTuple):
-    """What one request takes."""
-
-    tokens: float
-    """Its estimate."""
-    lease: str
-    """Its name among the running ones."""
-    advance: Amounts | None = None
-    """What is to go with it, as long as no more than half of any limit is used then."""
-
-
 class Outcome(NamedTuple):
     """What was decided, and how full things are: after the request if it was let in, without it if not."""
 
@@ -100,12 +89,14 @@ def fits(held: float, cost: float, burst: float) -> bool:
     return held + cost <= burst + ROUNDING
 
 
-def take(counters: Counters, bounds: Bounds, now: float, wanted: Wanted) -> Outcome:
-    """Let one request in, or refuse it and change nothing.
+def take(
+    counters: Counters, bounds: Bounds, now: float, tokens: float, lease: str, advance: Amounts | None = None
+) -> Outcome:
+    """Let one request with an estimate of ``tokens`` in, or refuse it and change nothing.
 
-    Its lease counts as running until it is settled, or until ``LEASE_S`` from ``now`` unless renewed.
+    The lease counts as running until it is settled, or until ``LEASE_S`` from ``now`` unless renewed. With the request
+    goes its ``advance``, as long as no more than half of any limit is used then.
     """
-    tokens, lease, advance = wanted
     requests, spare = bounds.requests, bounds.tokens
     requests_held = level(counters.requests_tat, now, requests.rate) if requests else 0.0
     tokens_held = level(counters.tokens_tat, now, spare.rate) if spare else 0.0
@@ -190,64 +181,53 @@ end
 """
 
 #: KEYS: requests, tokens, running, month. ARGV: now, burst and rate of requests, burst and rate of tokens, running,
-#: budget, seconds of a lease, then for each request tokens, lease, requests and tokens in advance or -1. Answers for
-#: each request: refused_by, requests, tokens, whether the advance was taken.
+#: budget, tokens, lease, seconds of a lease, requests and tokens in advance or -1. Answers: refused_by, requests,
+#: tokens, whether the advance was taken.
 TAKE = (
     _LUA
     + """
 local requests_burst, requests_rate = number(2), number(3)
 local tokens_burst, tokens_rate = number(4), number(5)
-local running, budget, lease_s = number(6), number(7), number(8)
-local requests_tat, tokens_tat, runs, spent = 0, 0, 0, 0
-if requests_burst >= 0 then requests_tat = tat(KEYS[1]) end
-if tokens_burst >= 0 then tokens_tat = tat(KEYS[2]) end
+local running, budget, tokens = number(6), number(7), number(8)
+local requests, more_requests, more_tokens, advanced = 1, number(11), number(12), 0
+local requests_tat, tokens_tat, requests_held, tokens_held, runs = 0, 0, 0, 0, 0
+if requests_burst >= 0 then
+  requests_tat = tat(KEYS[1])
+  requests_held = math.max(requests_tat - now, 0) * requests_rate
+end
+if tokens_burst >= 0 then
+  tokens_tat = tat(KEYS[2])
+  tokens_held = math.max(tokens_tat - now, 0) * tokens_rate
+end
+local function outcome(refused_by) return {refused_by, exact(requests_held), exact(tokens_held), advanced} end
+if running >= 0 then redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', exact(now)) end
+if budget >= 0 and tonumber(redis.call('HGET', KEYS[4], 'cost') or '0') >= budget then return outcome('budget') end
 if running >= 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', exact(now))
   runs = redis.call('ZCARD', KEYS[3])
+  if runs >= running then return outcome('running') end
 end
-if budget >= 0 then spent = tonumber(redis.call('HGET', KEYS[4], 'cost') or '0') end
-local outcomes, leases, taken = {}, {}, false
-local function take(tokens, lease, more_requests, more_tokens)
-  local requests, advanced, requests_held, tokens_held = 1, 0, 0, 0
-  if requests_burst >= 0 then requests_held = math.max(requests_tat - now, 0) * requests_rate end
-  if tokens_burst >= 0 then tokens_held = math.max(tokens_tat - now, 0) * tokens_rate end
-  local function outcome(refused_by) return {refused_by, exact(requests_held), exact(tokens_held), advanced} end
-  if budget >= 0 and spent >= budget then return outcome('budget') end
-  if running >= 0 and runs >= running then return outcome('running') end
-  if requests_burst >= 0 and requests_held + 1 > requests_burst + ROUNDING then return outcome('requests') end
-  if tokens_burst >= 0 and tokens_held + tokens > tokens_burst + ROUNDING then return outcome('tokens') end
-  if more_requests >= 0
-    and (requests_burst < 0 or requests_held + 1 + more_requests <= requests_burst / 2)
-    and (tokens_burst < 0 or tokens_held + tokens + more_tokens <= tokens_burst / 2)
-    and (running < 0 or runs + 1 <= running / 2) then
-    requests, tokens, advanced = 1 + more_requests, tokens + more_tokens, 1
-  end
-  taken = true
-  if requests_burst >= 0 then
-    requests_tat = math.max(requests_tat, now) + requests / requests_rate
-    requests_held = requests_held + requests
-  end
-  if tokens_burst >= 0 then
-    tokens_tat = math.max(tokens_tat, now) + tokens / tokens_rate
-    tokens_held = tokens_held + tokens
-  end
-  if running >= 0 then
-    runs = runs + 1
-    leases[#leases + 1] = exact(now + lease_s)
-    leases[#leases + 1] = lease
-  end
-  return outcome('')
+if requests_burst >= 0 and requests_held + 1 > requests_burst + ROUNDING then return outcome('requests') end
+if tokens_burst >= 0 and tokens_held + tokens > tokens_burst + ROUNDING then return outcome('tokens') end
+if more_requests >= 0
+  and (requests_burst < 0 or requests_held + 1 + more_requests <= requests_burst / 2)
+  and (tokens_burst < 0 or tokens_held + tokens + more_tokens <= tokens_burst / 2)
+  and (running < 0 or runs + 1 <= running / 2) then
+  requests, tokens, advanced = 1 + more_requests, tokens + more_tokens, 1
 end
-for index = 9, #ARGV, 4 do
-  outcomes[#outcomes + 1] = take(number(index), ARGV[index + 1], number(index + 2), number(index + 3))
+if requests_burst >= 0 then
+  keep(KEYS[1], math.max(requests_tat, now) + requests / requests_rate)
+  requests_held = requests_held + requests
 end
-if taken and requests_burst >= 0 then keep(KEYS[1], requests_tat) end
-if taken and tokens_burst >= 0 then keep(KEYS[2], tokens_tat) end
-if #leases > 0 then
-  redis.call('ZADD', KEYS[3], unpack(leases))
+if tokens_burst >= 0 then
+  keep(KEYS[2], math.max(tokens_tat, now) + tokens / tokens_rate)
+  tokens_held = tokens_held + tokens
+end
+if running >= 0 then
+  local lease_s = number(10)
+  redis.call('ZADD', KEYS[3], exact(now + lease_s), ARGV[9])
   redis.call('EXPIRE', KEYS[3], math.ceil(lease_s))
 end
-return outcomes
+return outcome('')
 """.replace("ROUNDING", str(ROUNDING))
 )
 

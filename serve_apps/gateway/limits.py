@@ -12,7 +12,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
@@ -20,12 +20,12 @@ from typing import Any, Literal, TypeVar
 from serve_apps.gateway import advances, gcra, limit_answers
 from serve_apps.gateway.advances import Advance
 from serve_apps.gateway.config import Tenant
-from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Counters, Outcome, Wanted
+from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Counters, Outcome
 from serve_apps.gateway.headers import RawHeaders
-from serve_apps.gateway.metering import month_ends_in_s
+from serve_apps.gateway.metering import month, month_ends_in_s, month_key
 from serve_apps.gateway.request import Wish
-from serve_apps.gateway.shared_counters import Limited, SharedCounters
-from serve_apps.gateway.store import Store, StoreDown
+from serve_apps.gateway.scripts import Script
+from serve_apps.gateway.store import Store, StoreDown, tenant_key
 from serve_apps.gateway.usage import Tokens
 
 logger = logging.getLogger(__name__)
@@ -36,12 +36,19 @@ BYTES_PER_TOKEN = 4
 FIRST_COMPLETION_TOKENS = 256
 #: How much one answer moves the mean of its model's.
 LEARNING_RATE = 0.05
+#: Seconds that a settlement waits for a request to go to Redis with, in one round trip for both. Other replicas count
+#: what it settles as running for that much longer.
+SETTLED_WITHIN_S = 0.005
 #: Tenants whose counters a replica keeps by itself before it looks for idle ones to forget.
 MAX_IDLE_TENANTS = 10_000
 
 T = TypeVar("T")
 
+_NONE = -1
 _UNBOUNDED = Bounds()
+_NO_BUCKET = Bucket(_NONE, _NONE)
+_NO_ADVANCE = Amounts(_NONE, _NONE)
+_TAKE, _SETTLE, _RENEW = Script(gcra.TAKE), Script(gcra.SETTLE), Script(gcra.RENEW)
 
 
 @dataclass(slots=True)
@@ -82,12 +89,13 @@ class Limits:
         """
         self.replicas = 1
         """How many replicas share every limit while each counts for itself."""
-        self._shared = None if store is None else SharedCounters(store, self._soon, clock)
+        self._store = store
         self._outage = outage
         self._spent = spent
         self._clock = clock
         self._stopwatch = stopwatch
-        self._advances: dict[Limited, Advance] = {}
+        self._advances: dict[tuple[str, Bounds], Advance] = {}
+        """By tenant and limits: those of what its own requests lead to inside are others."""
         self._counters: dict[str, Counters] = {}
         self._look_for_idle_at = MAX_IDLE_TENANTS
         self._held: dict[str, Grant] = {}
@@ -124,9 +132,9 @@ class Limits:
         """
         if not _is_limited(rules):
             return Grant()
-        if self._shared is not None:
+        if self._store is not None:
             try:
-                return await self._take_shared(self._shared, tenant, rules, tokens)
+                return await self._take_shared(self._store, tenant, rules, tokens)
             except StoreDown:
                 self._forget_advances()
                 if self._outage == "open":
@@ -189,33 +197,34 @@ class Limits:
             elif (counters := self._counters.get(grant.tenant)) is not None:
                 counters.leases[lease] = self._stopwatch() + gcra.LEASE_S
         for tenant, leases in shared.items():
-            if self._shared is not None:
+            if self._store is not None:
                 try:
-                    await self._shared.renew(tenant, leases)
+                    keys = [tenant_key(tenant, "running")]
+                    await self._store.run(_RENEW, keys, [_NONE, gcra.LEASE_S, *leases])
                 except StoreDown:
                     return
 
-    async def _take_shared(self, shared: SharedCounters, tenant: str, rules: Tenant, tokens: int) -> Grant:
+    async def _take_shared(self, store: Store, tenant: str, rules: Tenant, tokens: int) -> Grant:
         bounds, lease = _bounds(rules), self._lease()
         reserved = _reserved(bounds, tokens)
         advance = self._advances.get((tenant, bounds))
         if advance is None:
             advance = self._advances[tenant, bounds] = Advance(bounds)
         within_budget = bounds.budget is None or self._spent(tenant, 1) < bounds.budget
-        if within_budget and not shared.down:
+        if within_budget and not store.down:
             taken = advance.take(reserved, lease, self._stopwatch())
             if taken is not None:
                 if advance.is_ending(self._stopwatch()) and (wanted := advance.wanted()) is not None:
                     advance.asking = True
-                    self._soon(self._renew(shared, tenant, advance, wanted))
+                    self._soon(self._renew(store, tenant, advance, wanted))
                 return self._granted(taken[0], tenant, bounds, reserved, taken[1], advance)
         try:
             if advance.asking or (wanted := advance.wanted()) is None:
-                outcome = await shared.take((tenant, bounds), Wanted(reserved, lease))
+                outcome = await self._ask(store, tenant, bounds, reserved, lease)
             else:
                 advance.asking = True
                 # Who leaves meanwhile leaves to others what is taken for them.
-                asking = self._soon(self._ask_ahead(shared, tenant, advance, wanted, reserved, lease))
+                asking = self._soon(self._ask_ahead(store, tenant, advance, wanted, reserved, lease))
                 outcome = await asyncio.shield(asking)
         except asyncio.CancelledError:
             if bounds.running is not None:
@@ -230,10 +239,10 @@ class Limits:
         self._advances.clear()
 
     async def _ask_ahead(
-        self, shared: SharedCounters, tenant: str, advance: Advance, wanted: Amounts, tokens: int, lease: str
+        self, store: Store, tenant: str, advance: Advance, wanted: Amounts, tokens: int, lease: str
     ) -> Outcome:
         try:
-            outcome = await shared.take((tenant, advance.bounds), Wanted(tokens, lease, wanted))
+            outcome = await self._ask(store, tenant, advance.bounds, tokens, lease, wanted)
         finally:
             advance.asking = False
         if not outcome.advanced:
@@ -242,11 +251,19 @@ class Limits:
             self._owe(tenant, advance.bounds, Amounts(0, 0), idle)
         return outcome
 
-    async def _renew(self, shared: SharedCounters, tenant: str, advance: Advance, wanted: Amounts) -> None:
+    async def _renew(self, store: Store, tenant: str, advance: Advance, wanted: Amounts) -> None:
         lease = self._lease()
-        outcome = await self._ask_ahead(shared, tenant, advance, wanted, 0, lease)
+        outcome = await self._ask_ahead(store, tenant, advance, wanted, 0, lease)
         if not outcome.refused_by:  # it was let in, and there is no such request
             self._owe(tenant, advance.bounds, Amounts(-1, 0), (lease,))
+
+    async def _ask(
+        self, store: Store, tenant: str, bounds: Bounds, tokens: int, lease: str, wanted: Amounts | None = None
+    ) -> Outcome:
+        keys = _keys(tenant, "requests", "tokens", "running")
+        keys.append(month_key(tenant, month(self._clock())))
+        answer = await store.run(_TAKE, keys, take_arguments(bounds, tokens, lease, advance=wanted))
+        return Outcome(answer[0], float(answer[1]), float(answer[2]), bool(answer[3]))
 
     def _end(self, tenant: str, advance: Advance) -> None:
         owed, places = advance.end()
@@ -262,7 +279,7 @@ class Limits:
             counters = self._counters[tenant] = Counters()
         if bounds.budget is not None:
             counters.spent = self._spent(tenant, self.replicas)
-        outcome = gcra.take(counters, bounds, now, Wanted(reserved, lease))
+        outcome = gcra.take(counters, bounds, now, reserved, lease)
         return self._granted(outcome, tenant, bounds, reserved, lease)
 
     def _granted(
@@ -284,8 +301,18 @@ class Limits:
 
     def _owe(self, tenant: str, bounds: Bounds, owed: Amounts, leases: Sequence[str]) -> None:
         """Have Redis hear what is owed, or given back, and which places are free."""
-        if self._shared is not None:
-            self._shared.settle((tenant, bounds), owed, leases)
+        if self._store is None:
+            return
+        self._soon(self._settle_shared(self._store, tenant, bounds, owed, leases))
+
+    async def _settle_shared(
+        self, store: Store, tenant: str, bounds: Bounds, owed: Amounts, leases: Sequence[str]
+    ) -> None:
+        keys = _keys(tenant, "requests", "tokens", "running")
+        try:
+            await store.run(_SETTLE, keys, settle_arguments(bounds, owed, leases), SETTLED_WITHIN_S)
+        except StoreDown:
+            logger.debug("a request was not settled: Redis is down", extra={"tenant": tenant})
 
     def _soon(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that need not be waited for."""
@@ -311,6 +338,33 @@ class Limits:
             if each.leases or max(each.requests_tat, each.tokens_tat) > now
         }
         self._look_for_idle_at = max(MAX_IDLE_TENANTS, 2 * len(self._counters))
+
+
+def take_arguments(
+    bounds: Bounds, tokens: float, lease: str, now: float = _NONE, advance: Amounts | None = None
+) -> list[float | str]:
+    """What ``gcra.TAKE`` is given; without ``now``, Redis' own clock counts."""
+    return [
+        now,
+        *(bounds.requests or _NO_BUCKET),
+        *(bounds.tokens or _NO_BUCKET),
+        _NONE if bounds.running is None else bounds.running,
+        _NONE if bounds.budget is None else bounds.budget,
+        tokens,
+        lease,
+        gcra.LEASE_S,
+        *(advance or _NO_ADVANCE),
+    ]
+
+
+def settle_arguments(bounds: Bounds, owed: Amounts, leases: Iterable[str], now: float = _NONE) -> list[float | str]:
+    """What ``gcra.SETTLE`` is given, as ``take_arguments``."""
+    rates = ((bucket or _NO_BUCKET).rate for bucket in (bounds.requests, bounds.tokens))
+    return [now, *rates, *owed, *leases]
+
+
+def _keys(tenant: str, *what: str) -> list[str]:
+    return [tenant_key(tenant, each) for each in what]
 
 
 def _is_limited(rules: Tenant) -> bool:

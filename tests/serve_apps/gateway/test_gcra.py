@@ -1,13 +1,14 @@
 import asyncio
 import math
 import random
+from typing import Any
 
 import pytest
 
 from serve_apps.gateway import gcra
-from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Counters, Wanted
+from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Counters, Outcome
+from serve_apps.gateway.limits import settle_arguments, take_arguments
 from serve_apps.gateway.scripts import Script
-from serve_apps.gateway.shared_counters import outcomes, settle_arguments, take_arguments
 from serve_apps.gateway.store import tenant_key
 from tests.serve_apps.gateway.redis import RedisServer
 
@@ -18,8 +19,8 @@ KEYS = [tenant_key("acme", what) for what in ("requests", "tokens", "running", "
 def taken(bounds: Bounds, times: int, *, counters: Counters | None = None, now: float = NOW, tokens: int = 0) -> int:
     """How many of ``times`` requests at one moment are let in."""
     counters = counters or Counters()
-    wanted = [Wanted(tokens, f"lease-{now}-{index}") for index in range(times)]
-    return sum(not gcra.take(counters, bounds, now, each).refused_by for each in wanted)
+    outcomes = [gcra.take(counters, bounds, now, tokens, f"lease-{now}-{index}") for index in range(times)]
+    return sum(not outcome.refused_by for outcome in outcomes)
 
 
 @pytest.mark.parametrize("limit", [1, 7, 60, 1_000])
@@ -39,21 +40,21 @@ def test_over_an_hour_no_more_than_the_rate_gets_in(limit: int) -> None:
 def test_a_refused_request_fits_when_it_was_told_to_come_back_and_not_before() -> None:
     bounds, counters = Bounds(requests=Bucket.per_minute(6)), Counters()
     taken(bounds, 6, counters=counters)
-    refused = gcra.take(counters, bounds, NOW, Wanted(0, "late"))
+    refused = gcra.take(counters, bounds, NOW, 0, "late")
     assert refused.refused_by == "requests"
     wait_s = gcra.wait_s(refused, bounds, 0)
     assert wait_s == pytest.approx(10)
-    assert gcra.take(counters, bounds, NOW + wait_s / 4, Wanted(0, "early")).refused_by == "requests"
-    assert gcra.take(counters, bounds, NOW + wait_s, Wanted(0, "in time")).refused_by == ""
+    assert gcra.take(counters, bounds, NOW + wait_s / 4, 0, "early").refused_by == "requests"
+    assert gcra.take(counters, bounds, NOW + wait_s, 0, "in time").refused_by == ""
 
 
 def test_a_refused_request_takes_nothing() -> None:
     bounds = Bounds(Bucket.per_minute(10), Bucket.per_minute(100), running=2)
     counters = Counters()
     assert taken(bounds, 1, counters=counters, tokens=90) == 1
-    assert gcra.take(counters, bounds, NOW, Wanted(20, "too much")) == pytest.approx(("tokens", 1, 90, False))
+    assert gcra.take(counters, bounds, NOW, 20, "too much") == pytest.approx(("tokens", 1, 90, False))
     assert len(counters.leases) == 1
-    assert gcra.take(counters, bounds, NOW, Wanted(10, "fits")) == pytest.approx(("", 2, 100, False))
+    assert gcra.take(counters, bounds, NOW, 10, "fits") == pytest.approx(("", 2, 100, False))
 
 
 def test_what_was_not_used_is_given_back() -> None:
@@ -67,7 +68,7 @@ def test_what_was_used_beyond_the_estimate_is_paid_off_first() -> None:
     bounds, counters = Bounds(tokens=Bucket.per_minute(60)), Counters()
     assert taken(bounds, 1, counters=counters, tokens=10) == 1
     gcra.settle(counters, bounds, NOW, Amounts(0, 110), ())
-    refused = gcra.take(counters, bounds, NOW + 30, Wanted(10, ""))
+    refused = gcra.take(counters, bounds, NOW + 30, 10, "")
     assert refused.refused_by == "tokens"
     assert gcra.wait_s(refused, bounds, 10) == pytest.approx(40)
     assert taken(bounds, 1, counters=counters, now=NOW + 70, tokens=10) == 1
@@ -88,19 +89,19 @@ def test_an_advance_goes_with_a_request_while_half_of_every_limit_is_free() -> N
         (Amounts(49, 491), False),
     ):
         counters = Counters()
-        outcome = gcra.take(counters, bounds, NOW, Wanted(10, "lease", more))
+        outcome = gcra.take(counters, bounds, NOW, 10, "lease", more)
         assert outcome == ("", *((1 + more.requests, 10 + more.tokens) if advanced else (1, 10)), advanced)
         assert list(counters.leases) == ["lease"]
     counters = Counters()
     assert taken(bounds, 5, counters=counters, tokens=1) == 5
-    assert not gcra.take(counters, bounds, NOW, Wanted(1, "sixth", Amounts(1, 1))).advanced
+    assert not gcra.take(counters, bounds, NOW, 1, "sixth", Amounts(1, 1)).advanced
 
 
 def test_what_was_taken_in_advance_is_given_back() -> None:
     bounds, counters = Bounds(requests=Bucket.per_minute(100), tokens=Bucket.per_minute(1_000)), Counters()
-    gcra.take(counters, bounds, NOW, Wanted(10, "lease", Amounts(30, 300)))
+    gcra.take(counters, bounds, NOW, 10, "lease", Amounts(30, 300))
     gcra.settle(counters, bounds, NOW, Amounts(-30, -300), ["lease"])
-    assert gcra.take(counters, bounds, NOW, Wanted(10, "next")) == pytest.approx(("", 2, 20, False))
+    assert gcra.take(counters, bounds, NOW, 10, "next") == pytest.approx(("", 2, 20, False))
 
 
 def test_a_place_is_free_when_its_request_is_over_or_its_lease_is() -> None:
@@ -115,7 +116,7 @@ def test_a_place_is_free_when_its_request_is_over_or_its_lease_is() -> None:
 def test_a_budget_that_is_spent_lets_nobody_in() -> None:
     bounds = Bounds(budget=10)
     assert taken(bounds, 1, counters=Counters(spent=9.99)) == 1
-    assert gcra.take(Counters(spent=10), bounds, NOW, Wanted(0, "")).refused_by == "budget"
+    assert gcra.take(Counters(spent=10), bounds, NOW, 0, "").refused_by == "budget"
 
 
 @pytest.mark.parametrize(
@@ -152,21 +153,16 @@ def test_redis_decides_as_python_does(redis_server: RedisServer, seed: int) -> N
             if drawn.random() < 0.1:
                 counters.spent += 1
                 await store.ask(lambda redis: redis.hset(KEYS[3], "cost", repr(counters.spent)))
-            wanted = [
-                Wanted(
-                    drawn.randint(1, 3_000),
-                    f"lease-{step}-{number}",
-                    Amounts(drawn.randint(0, 30), drawn.randint(0, 20_000)) if drawn.random() < 0.3 else None,
-                )
-                for number in range(drawn.choice([1, 1, 1, 2, 5]))
-            ]
-            expected = [gcra.take(counters, bounds, now, each) for each in wanted]
-            answers = await store.run(take, KEYS, take_arguments(bounds, wanted, now))
-            assert outcomes(answers) == expected, f"step {step}"
-            for each, outcome in zip(wanted, expected, strict=True):
-                seen.add(outcome.refused_by)
-                if not outcome.refused_by:
-                    running[each.lease] = int(each.tokens)
+            tokens, lease = drawn.randint(1, 3_000), f"lease-{step}"
+            advance = Amounts(drawn.randint(0, 30), drawn.randint(0, 20_000)) if drawn.random() < 0.3 else None
+            expected = gcra.take(counters, bounds, now, tokens, lease, advance)
+            arguments = take_arguments(bounds, tokens, lease, now, advance)
+            answer = await store.run(take, KEYS, arguments)
+            outcome = Outcome(answer[0], float(answer[1]), float(answer[2]), bool(answer[3]))
+            assert outcome == expected, f"step {step}"
+            seen.add(expected.refused_by)
+            if not expected.refused_by:
+                running[lease] = tokens
         await store.close()
 
     asyncio.run(story())
@@ -176,16 +172,13 @@ def test_redis_decides_as_python_does(redis_server: RedisServer, seed: int) -> N
 def test_redis_counts_by_its_own_clock_and_forgets_what_is_earned(redis_server: RedisServer) -> None:
     bounds = Bounds(Bucket.per_minute(6), Bucket.per_minute(6_000), running=3)
 
-    async def story() -> list[str]:
+    async def story() -> list[Any]:
         store, take = redis_server.store(), Script(gcra.TAKE)
-        answers = []
-        for leases in (["lease-0", "lease-1"], ["lease-2"], ["lease-3"]):
-            wanted = [Wanted(1000, lease) for lease in leases]
-            answers += outcomes(await store.run(take, KEYS, take_arguments(bounds, wanted)))
+        answers = [await store.run(take, KEYS, take_arguments(bounds, 1000, f"lease-{number}")) for number in range(4)]
         await store.close()
-        return [answer.refused_by for answer in answers]
+        return answers
 
-    assert asyncio.run(story()) == ["", "", "", "running"]
+    assert [answer[0] for answer in asyncio.run(story())] == ["", "", "", "running"]
     with redis_server.client() as client:
         lifetimes = {key: client.pttl(key) for key in KEYS[:3]}
         leases = client.zrange(KEYS[2], 0, -1, withscores=True)
