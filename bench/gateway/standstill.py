@@ -6,7 +6,9 @@ it is compared with.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+import psutil
 
 from bench.gateway.systems import System
 
@@ -24,10 +26,12 @@ def others_still(measured: System, compared: Sequence[System]) -> Iterator[None]
     still = [process for node in nodes for process in node()]
     try:
         for process in still:
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):  # it has ended; the others stand still, and go on, all the same
+                process.suspend()
         yield
     finally:
         for process in still:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
         if still:
             time.sleep(CATCHES_UP_S)

@@ -67,3 +67,15 @@ def test_a_measurement_that_fails_leaves_nothing_still(start: Callable[[], Node]
     with pytest.raises(KeyboardInterrupt), others_still(measured, [measured, system("stock", theirs)]):
         raise KeyboardInterrupt
     wait_until(theirs, still=False)
+
+
+def test_a_process_that_ends_meanwhile_keeps_no_other_still(start: Callable[[], Node]) -> None:
+    ours, ending, staying = start(), start(), start()
+    measured = system("ours", ours)
+    both = system("stock", lambda: [*ending(), *staying()])
+    with others_still(measured, [measured, both]):
+        wait_until(staying, still=True)
+        process = ending()[0]
+        process.kill()
+        process.wait(PATIENCE_S)
+    wait_until(staying, still=False)

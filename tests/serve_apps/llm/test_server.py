@@ -24,6 +24,7 @@ from serve_apps.common.middleware import Guard
 from serve_apps.common.protocol import TASK_PATHS, Task
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.gateway.routing import CONTROL_PATHS, MODEL_PATHS, kind_of
+from serve_apps.llm import compat
 from serve_apps.llm.config import LLMSettings, Sampling
 from serve_apps.llm.server import UNDIVIDED, VLLMServer, is_one_cpu_worker, paths_of
 from tests.serve_apps.llm.test_compat import DIVIDED
@@ -64,6 +65,27 @@ def test_a_models_server_is_one_that_gathers_what_it_writes(monkeypatch: pytest.
     monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
     asyncio.run(Server().start())
     assert started == [GatheringProtocol]
+
+
+@pytest.mark.parametrize(("kind", "looks"), [("cpu", 1), ("gpu", 0)])
+def test_only_where_there_is_no_gpu_vllm_looks_at_the_model_in_the_replicas_process(
+    monkeypatch: pytest.MonkeyPatch, kind: str, looks: int
+) -> None:
+    class Server(VLLMServer):
+        def __init__(self) -> None:
+            self._llm_config = LLMConfig(model_loading_config={"model_id": "m"}, accelerator_config={"kind": kind})
+
+        def __del__(self) -> None: ...  # Serve awaits Ray's; here nobody would
+
+    async def start(_: LLMServer) -> None: ...
+
+    looked: list[None] = []
+    monkeypatch.setattr(LLMServer, "start", start)
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
+    monkeypatch.setattr(compat, "work_in_the_engines_process", lambda: None)
+    monkeypatch.setattr(compat, "look_at_models_in_this_process", lambda: looked.append(None))
+    asyncio.run(Server().start())
+    assert len(looked) == looks
 
 
 @pytest.mark.parametrize(
