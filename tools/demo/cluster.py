@@ -137,7 +137,9 @@ class LocalCluster:
             *(f"--dashboard-agent-grpc-port={free_port()}", f"--runtime-env-agent-port={free_port()}"),
             *(f"--ray-client-server-port={free_port()}", f"--num-cpus={LOGICAL_CPUS}"),
             *(f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={self.folder / 'ray'}"),
-            "--no-monitor",  # Ray's own autoscaler has one node here, and in a pod KubeRay starts Ray without it, too
+            # Ray's own autoscaler has one node here, and in a pod KubeRay starts Ray without it, too. Its log monitor
+            # reads every line of every process, in case a driver would print it.
+            *("--no-monitor", "--include-log-monitor=false"),
         ]
         if labels:
             command.append(f"--labels={labels}")
