@@ -30,7 +30,7 @@ from tools.gotools import helm
 from tools.ports import free_port
 
 #: Lines of a batch that Ray Data sends.
-LARGE = 200
+LARGE = 80
 VALUES = [REPOSITORY / "values" / name for name in ("large-model-tp4.yaml", "environments/local.yaml")]
 SETTINGS = [
     # The same weights with heads that two workers can share (tools/demo/models.py).

@@ -54,7 +54,7 @@ def test_the_answer_is_printed_with_a_source_from_the_docs(demo: Demo) -> None:
     assert any(name.startswith("docs/") and (REPOSITORY / name).is_file() for name in cited), cited
 
 
-# What the model says differs with the processor's bfloat16: the tests look at that it speaks, not at what it knows.
+# What the model says may differ with the processor: the tests look at that it speaks, not at what it knows.
 
 
 def test_a_chat_is_answered(client: openai.OpenAI) -> None:

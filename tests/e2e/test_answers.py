@@ -35,7 +35,7 @@ def test_a_question_is_answered_from_documents_with_citations(http: httpx.Client
 def test_a_chat_is_streamed(client: openai.OpenAI) -> None:
     """SmolLM2 on CPU streams an answer in many pieces, and the usage at its end.
 
-    What it says differs with the processor's bfloat16.
+    What it says may differ with the processor.
     """
     chunks = list(
         client.chat.completions.create(

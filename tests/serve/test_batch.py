@@ -70,7 +70,7 @@ def test_a_batch_larger_than_a_model_works_on_is_answered_line_by_line(service: 
 
 
 def test_ray_data_sends_a_large_batch_and_lives_through_kills(service: Service) -> None:
-    count = 10_000
+    count = 3_000
     with service.client() as client:
         batch = start(client, EMBEDDINGS, [{"model": "embedder", "input": f"{number}"} for number in range(count)])
         until(lambda: state(client, batch), lambda seen: completed(seen) > 0)
