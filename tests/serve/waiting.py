@@ -19,5 +19,5 @@ def until(look: Callable[[], Seen], holds: Callable[[Seen], bool]) -> Seen:
     deadline = time.monotonic() + PATIENCE_S
     while not holds(seen := look()):
         assert time.monotonic() < deadline, f"not within {PATIENCE_S} s; seen last: {seen!r}"
-        time.sleep(0.25)
+        time.sleep(0.5)
     return seen

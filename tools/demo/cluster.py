@@ -80,6 +80,9 @@ class LocalCluster:
         self._dashboard = f"http://127.0.0.1:{free_port()}"
         self.address = f"127.0.0.1:{free_port()}"
         self.metrics_url = f"http://127.0.0.1:{free_port()}/metrics"
+        # One for all requests: each new one reads the certificates of all authorities, for a tenth of a second. It keeps no
+        # connection open, as a node may be gone at any time.
+        self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
         self._process: subprocess.Popen[bytes] | None = None
         self.environment = {
             **os.environ,
@@ -164,7 +167,7 @@ class LocalCluster:
                 _end(_processes_of(self._process.pid, str(self.folder)))
                 self._start()
             try:
-                if httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=10).is_success:
+                if self._http.get(f"{self._dashboard}/api/serve/applications/", timeout=10).is_success:
                     return
             except httpx.HTTPError:
                 pass
@@ -177,7 +180,7 @@ class LocalCluster:
         Raises:
             DeployFailed: the config is refused.
         """
-        answer = httpx.put(f"{self._dashboard}/api/serve/applications/", json=serve_config, timeout=60)
+        answer = self._http.put(f"{self._dashboard}/api/serve/applications/", json=serve_config)
         if not answer.is_success:
             raise DeployFailed(f"Serve refused the config: {answer.text[-2000:]}")
 
@@ -187,16 +190,18 @@ class LocalCluster:
         Raises:
             DeployFailed: Ray takes no job.
         """
-        answer = httpx.post(f"{self._dashboard}/api/jobs/", json={"entrypoint": entrypoint}, timeout=60)
+        answer = self._http.post(f"{self._dashboard}/api/jobs/", json={"entrypoint": entrypoint})
         if not answer.is_success:
             raise DeployFailed(f"Ray refused the job: {answer.text[-2000:]}")
         job: str = answer.json()["submission_id"]
         return job
 
     def job(self, job: str) -> str:
-        """A job's status in Ray's words, and what it has printed last."""
-        status = httpx.get(f"{self._dashboard}/api/jobs/{job}", timeout=60).json()["status"]
-        logs = httpx.get(f"{self._dashboard}/api/jobs/{job}/logs", timeout=60)
+        """A job's status in Ray's words and, once it is over, what it has printed last."""
+        status: str = self._http.get(f"{self._dashboard}/api/jobs/{job}").json()["status"]
+        if status in ("PENDING", "RUNNING"):
+            return status
+        logs = self._http.get(f"{self._dashboard}/api/jobs/{job}/logs")
         printed = logs.json().get("logs", "") if logs.is_success else ""  # the job's agent may be too busy to say
         return f"{status}\n{printed[-4000:]}"
 
@@ -206,7 +211,7 @@ class LocalCluster:
         return applications
 
     def _details(self) -> dict[str, Any]:
-        answer = httpx.get(f"{self._dashboard}/api/serve/applications/", timeout=60)
+        answer = self._http.get(f"{self._dashboard}/api/serve/applications/")
         answer.raise_for_status()
         details: dict[str, Any] = answer.json()
         return details
@@ -253,7 +258,7 @@ class LocalCluster:
 
     def metrics(self) -> str:
         """One scrape of the node's Prometheus port."""
-        return httpx.get(self.metrics_url, timeout=60).text
+        return self._http.get(self.metrics_url).text
 
     def stop(self) -> None:
         """End every process of the node and remove its folder."""

@@ -1,14 +1,14 @@
-{{- /* Renders the enabled jobs with every default filled in, as YAML; `entry` is the model (of llm-serving.models or
+{{- /* Renders the enabled jobs with every default filled in, as JSON; `entry` is the model (of llm-serving.models or
 llm-serving.standalone), of which there is none if the rules are broken. Scope: the root. */ -}}
 {{- define "llm-serving.batchJobs" -}}
-{{- $jobs := include "llm-serving.entries" (dict "entries" .Values.batch.jobs) | fromYaml }}
+{{- $jobs := include "llm-serving.entries" (dict "entries" .Values.batch.jobs) | fromJson }}
 {{- if $jobs }}
-{{- $models := merge (dict) (include "llm-serving.models" . | fromYaml) (include "llm-serving.standalone" . | fromYaml) }}
+{{- $models := merge (dict) (include "llm-serving.models" . | fromJson) (include "llm-serving.standalone" . | fromJson) }}
 {{- range $name, $job := $jobs }}
 {{- $_ := set $jobs $name (mergeOverwrite (dict "model" "" "input" "" "output" "" "replicas" 1 "concurrency" 256) $job (dict "entry" (get $models $job.model | default dict))) }}
 {{- end }}
 {{- end }}
-{{- toYaml $jobs }}
+{{- toJson $jobs }}
 {{- end -}}
 
 {{- /* Renders the name of a job's RayJob. What has run does not run again: only a job that asks something else has another
@@ -48,7 +48,7 @@ model's, of llm-serving.workerGroups). */ -}}
     ) }}
 {{- /* With nobody waiting for first tokens, a replica reads its prompts itself. */}}
 {{- $_ := set $model "prefill" dict }}
-{{- $group := get (include "llm-serving.workerGroups" $root | fromYaml) $model.group }}
+{{- $group := get (include "llm-serving.workerGroups" $root | fromJson) $model.group }}
 {{- $workers := include "llm-serving.batchJobWorkers" (dict "job" $job "group" $group) | int }}
 {{- /* An accelerator takes one of Ray's CPUs; the others are for reading and writing, and no core stands behind them. */}}
 {{- $cpus := add $group.count 4 }}

@@ -109,7 +109,7 @@ the Hub lists them, or from the parameters in its name. Scope: the root. */ -}}
 {{- define "llm-serving.weightsGb" -}}
 {{- $listed := include "llm-serving.listedWeights" . | fromYaml }}
 {{- $sizes := dict }}
-{{- range $name, $model := merge (dict) (include "llm-serving.models" . | fromYaml) (include "llm-serving.standalone" . | fromYaml) }}
+{{- range $name, $model := merge (dict) (include "llm-serving.models" . | fromJson) (include "llm-serving.standalone" . | fromJson) }}
 {{- $fit := include "llm-serving.fit" $model | fromYaml }}
 {{- $said := mulf (include "llm-serving.saidBillions" $model | float64) (include "llm-serving.parameterBytes" $model | float64) }}
 {{- with $fit.weightsGb | default (get $listed (include "llm-serving.sourceName" $model)) | default $said }}

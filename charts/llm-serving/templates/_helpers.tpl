@@ -98,16 +98,16 @@ as what many templates ask for takes long. Scope: dict "root" $ "key" (of what i
 {{- get $kept .key }}
 {{- end -}}
 
-{{- /* Renders a map without its null entries, as YAML. Scope: the map. */ -}}
+{{- /* Renders a map without its null entries, as JSON. Scope: the map. */ -}}
 {{- define "llm-serving.withoutNulls" -}}
 {{- $kept := dict }}
 {{- range $key, $value := . }}
 {{- if not (kindIs "invalid" $value) }}{{ $_ := set $kept $key $value }}{{ end }}
 {{- end }}
-{{- toYaml $kept }}
+{{- toJson $kept }}
 {{- end -}}
 
-{{- /* Renders `base` with `over` laid over it, as YAML: maps merge, list items with a name merge onto the item of that
+{{- /* Renders `base` with `over` laid over it, as JSON: maps merge, list items with a name merge onto the item of that
 name, other items are appended, null removes. Scope: dict "base" (a map) "over" (a map). */ -}}
 {{- define "llm-serving.overlay" -}}
 {{- $merged := deepCopy .base }}
@@ -116,17 +116,17 @@ name, other items are appended, null removes. Scope: dict "base" (a map) "over" 
 {{- if kindIs "invalid" $over }}
 {{- $_ := unset $merged $key }}
 {{- else if and (kindIs "map" $over) (kindIs "map" $base) }}
-{{- $_ := set $merged $key (include "llm-serving.overlay" (dict "base" $base "over" $over) | fromYaml) }}
+{{- $_ := set $merged $key (include "llm-serving.overlay" (dict "base" $base "over" $over) | fromJson) }}
 {{- else if and (kindIs "slice" $over) (kindIs "slice" $base) }}
-{{- $_ := set $merged $key (include "llm-serving.overlayList" (dict "base" $base "over" $over) | fromYamlArray) }}
+{{- $_ := set $merged $key (include "llm-serving.overlayList" (dict "base" $base "over" $over) | fromJsonArray) }}
 {{- else }}
 {{- $_ := set $merged $key $over }}
 {{- end }}
 {{- end }}
-{{- toYaml $merged }}
+{{- toJson $merged }}
 {{- end -}}
 
-{{- /* Renders the list `base` with the items of `over` merged onto it by name, else appended, as YAML.
+{{- /* Renders the list `base` with the items of `over` merged onto it by name, else appended, as JSON.
 Scope: dict "base" (a list) "over" (a list). */ -}}
 {{- define "llm-serving.overlayList" -}}
 {{- $items := .base }}
@@ -137,13 +137,13 @@ Scope: dict "base" (a list) "over" (a list). */ -}}
 {{- range $base := $items }}
 {{- if and $name (kindIs "map" $base) (eq $name (get $base "name")) }}
 {{- $found = true }}
-{{- $base = include "llm-serving.overlay" (dict "base" $base "over" $over) | fromYaml }}
+{{- $base = include "llm-serving.overlay" (dict "base" $base "over" $over) | fromJson }}
 {{- end }}
 {{- $merged = append $merged $base }}
 {{- end }}
 {{- $items = $found | ternary $merged (append $items $over) }}
 {{- end }}
-{{- toYaml $items }}
+{{- toJson $items }}
 {{- end -}}
 
 {{- /* Renders 192 random bits as hex digits. Scope: none. */ -}}

@@ -11,17 +11,17 @@ app.kubernetes.io/instance: {{ .Release.Name }}-ingest
 ray.io/is-ray-node: "yes"
 {{- end -}}
 
-{{- /* Renders the `ingest` of the pipelines where Ray Data does it, as YAML, by pipeline. Scope: the root. */ -}}
+{{- /* Renders the `ingest` of the pipelines where Ray Data does it, as JSON, by pipeline. Scope: the root. */ -}}
 {{- define "llm-serving.rayIngests" -}}
 {{- $found := dict }}
-{{- range $name, $pipeline := include "llm-serving.pipelines" . | fromYaml }}
+{{- range $name, $pipeline := include "llm-serving.pipelines" . | fromJson }}
 {{- if eq "ray-data" (dig "executor" "job" ($pipeline.ingest | default dict)) }}
 {{- /* Memory for Ray's own processes, the one that reads and sends, and what it has under way. */}}
 {{- $resources := dict "requests" (dict "cpu" "1" "memory" "2Gi") "limits" (dict "memory" "2Gi") }}
 {{- $_ := set $found $name (mergeOverwrite (dict "workers" 2 "resources" $resources) $pipeline.ingest) }}
 {{- end }}
 {{- end }}
-{{- toYaml $found }}
+{{- toJson $found }}
 {{- end -}}
 
 {{- /* Renders the claim that has the documents of `ingest`, if one has. Scope: the block. */ -}}
@@ -116,12 +116,12 @@ else has another name. Scope: dict "root" $ "name" (the pipeline's) "ingest" (of
 {{- with include "llm-serving.ingestClaim" .ingest }}
 {{- $_ := set $claims "source" (dict "claim" . "mountPath" "/source" "readOnly" true) }}
 {{- end }}
-{{- $groups := include "llm-serving.workerGroups" .root | fromYaml }}
+{{- $groups := include "llm-serving.workerGroups" .root | fromJson }}
 {{- $group := dict }}
 {{- range $name := include "llm-serving.groupOrder" $groups | fromYamlArray }}
 {{- if and (not $group) (get $groups $name).pipelines }}{{ $group = pick (get $groups $name) "nodeSelector" "tolerations" "podTemplate" }}{{ end }}
 {{- end }}
-{{- $group = merge (dict "resources" .ingest.resources) $group (include "llm-serving.head" .root | fromYaml) }}
+{{- $group = merge (dict "resources" .ingest.resources) $group (include "llm-serving.head" .root | fromJson) }}
 {{- include "llm-serving.rayJob" (dict
       "root" .root
       "entrypoint" (join " " $words)

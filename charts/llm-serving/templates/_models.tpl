@@ -17,7 +17,7 @@ GB200: {cpu: 30, memoryGi: 200, gpuGb: 186}       # p6e-gb200
 GB300: {cpu: 30, memoryGi: 200, gpuGb: 279}       # p6e-gb300
 {{- end -}}
 
-{{- /* Renders the enabled entries of a collection, overrides applied and nulls dropped, as YAML.
+{{- /* Renders the enabled entries of a collection, overrides applied and nulls dropped, as JSON.
 Scope: dict "entries" (the map) "overrides" (its overrides). */ -}}
 {{- define "llm-serving.entries" -}}
 {{- $entries := dict }}
@@ -27,29 +27,29 @@ Scope: dict "entries" (the map) "overrides" (its overrides). */ -}}
 {{- range $key, $value := dig $name dict ($.overrides | default dict) }}
 {{- $_ := set $entry $key $value }}
 {{- end }}
-{{- $entry = include "llm-serving.withoutNulls" $entry | fromYaml }}
+{{- $entry = include "llm-serving.withoutNulls" $entry | fromJson }}
 {{- if dig "enabled" true $entry }}{{ $_ := set $entries $name (omit $entry "enabled") }}{{ end }}
 {{- end }}
 {{- end }}
-{{- toYaml $entries }}
+{{- toJson $entries }}
 {{- end -}}
 
-{{- /* Renders the enabled RAG pipelines, as YAML. Scope: the root. */ -}}
+{{- /* Renders the enabled RAG pipelines, as JSON. Scope: the root. */ -}}
 {{- define "llm-serving.pipelines" -}}
 {{- include "llm-serving.once" (dict "root" . "key" "pipelines" "define" "llm-serving.enabledPipelines" "scope" .) }}
 {{- end -}}
 
 {{- /* Works out what the define above renders. Scope: the root. */ -}}
 {{- define "llm-serving.enabledPipelines" -}}
-{{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromYaml }}
+{{- $pipelines := include "llm-serving.entries" (dict "entries" .Values.rag "overrides" .Values.overrides.rag) | fromJson }}
 {{- $milvus := include "llm-serving.milvusConnection" . | fromYaml }}
 {{- range $pipelines }}
 {{- if not (dig "vectorStore" "uri" "" .) }}{{ $_ := set . "vectorStore" (merge (.vectorStore | default dict) $milvus) }}{{ end }}
 {{- end }}
-{{- toYaml $pipelines }}
+{{- toJson $pipelines }}
 {{- end -}}
 
-{{- /* Renders the enabled agents, as YAML. Scope: the root. */ -}}
+{{- /* Renders the enabled agents, as JSON. Scope: the root. */ -}}
 {{- define "llm-serving.agents" -}}
 {{- include "llm-serving.entries" (dict "entries" .Values.agent "overrides" .Values.overrides.agent) }}
 {{- end -}}
@@ -58,13 +58,13 @@ Scope: dict "entries" (the map) "overrides" (its overrides). */ -}}
 of a replica's room for what arrives while another one starts.
 Scope: dict "replicas" (min, max) "autoscaling" (Ray's keys) "maxOngoing" (requests of a replica). */ -}}
 {{- define "llm-serving.autoscalingConfig" -}}
-{{- $replicas := include "llm-serving.withoutNulls" (.replicas | default dict) | fromYaml }}
-{{- $autoscaling := include "llm-serving.withoutNulls" (.autoscaling | default dict) | fromYaml }}
+{{- $replicas := include "llm-serving.withoutNulls" (.replicas | default dict) | fromJson }}
+{{- $autoscaling := include "llm-serving.withoutNulls" (.autoscaling | default dict) | fromJson }}
 {{- $min := dig "min_replicas" (dig "min" 1 $replicas) $autoscaling }}
 {{- $max := dig "max_replicas" (dig "max" (max 1 $min) $replicas) $autoscaling }}
 {{- $target := mulf 0.75 .maxOngoing | floor | int | max 1 }}
 {{- $defaults := dict "target_ongoing_requests" $target }}
-{{- toYaml (mergeOverwrite $defaults $autoscaling (dict "min_replicas" $min "max_replicas" $max)) }}
+{{- toJson (mergeOverwrite $defaults $autoscaling (dict "min_replicas" $min "max_replicas" $max)) }}
 {{- end -}}
 
 {{- /* Renders where a model runs: ray, standalone (a Deployment of the chart's) or elsewhere. Scope: its entry. */ -}}
@@ -73,30 +73,30 @@ Scope: dict "replicas" (min, max) "autoscaling" (Ray's keys) "maxOngoing" (reque
 {{- or (eq $runtime "external") (and (eq $runtime "standalone") (not (empty .url))) | ternary "elsewhere" $runtime }}
 {{- end -}}
 
-{{- /* Renders the enabled models that the chart does not run (`runtime` external, or standalone with a `url`), as YAML.
+{{- /* Renders the enabled models that the chart does not run (`runtime` external, or standalone with a `url`), as JSON.
 Scope: the root. */ -}}
 {{- define "llm-serving.elsewhere" -}}
 {{- $models := dict }}
-{{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.models "overrides" .Values.overrides.models) | fromYaml }}
+{{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.models "overrides" .Values.overrides.models) | fromJson }}
 {{- if eq (include "llm-serving.home" $entry) "elsewhere" }}
 {{- $_ := set $models $name (mergeOverwrite (dict "task" "generate" "url" "") $entry) }}
 {{- end }}
 {{- end }}
-{{- toYaml $models }}
+{{- toJson $models }}
 {{- end -}}
 
-{{- /* Renders the enabled models that Ray runs, as YAML; see llm-serving.modelsAt. Scope: the root. */ -}}
+{{- /* Renders the enabled models that Ray runs, as JSON; see llm-serving.modelsAt. Scope: the root. */ -}}
 {{- define "llm-serving.models" -}}
 {{- include "llm-serving.once" (dict "root" . "key" "models" "define" "llm-serving.modelsAt" "scope" (dict "root" . "home" "ray")) }}
 {{- end -}}
 
-{{- /* Renders the enabled models that are Deployments of the chart's, as YAML; see llm-serving.modelsAt.
+{{- /* Renders the enabled models that are Deployments of the chart's, as JSON; see llm-serving.modelsAt.
 Scope: the root. */ -}}
 {{- define "llm-serving.standalone" -}}
 {{- include "llm-serving.once" (dict "root" . "key" "standalone" "define" "llm-serving.modelsAt" "scope" (dict "root" . "home" "standalone")) }}
 {{- end -}}
 
-{{- /* Renders the enabled models of one home with every default filled in, as YAML. `group` is the worker group ("" if
+{{- /* Renders the enabled models of one home with every default filled in, as JSON. `group` is the worker group ("" if
 none fits), `labelSelector` leads to its nodes, `devices` are the accelerators of one replica on all of its nodes, and
 `accelerators` those of all its replicas, `least` and `most`. `prefill` are the replicas that read prompts, if there are
 such: parallelism.prefill with every default.
@@ -105,11 +105,11 @@ Scope: dict "root" $ "home" (of llm-serving.home). */ -}}
 {{- $root := .root }}
 {{- $home := .home }}
 {{- $here := dict }}
-{{- range $name, $entry := include "llm-serving.entries" (dict "entries" $root.Values.models "overrides" $root.Values.overrides.models) | fromYaml }}
+{{- range $name, $entry := include "llm-serving.entries" (dict "entries" $root.Values.models "overrides" $root.Values.overrides.models) | fromJson }}
 {{- if eq (include "llm-serving.home" $entry) $home }}{{ $_ := set $here $name $entry }}{{ end }}
 {{- end }}
 {{- $groups := dict }}
-{{- if $here }}{{ $groups = include "llm-serving.workerGroups" $root | fromYaml }}{{ end }}
+{{- if $here }}{{ $groups = include "llm-serving.workerGroups" $root | fromJson }}{{ end }}
 {{- $models := dict }}
 {{- range $name, $entry := $here }}
 {{- $model := mergeOverwrite (dict
@@ -126,28 +126,28 @@ Scope: dict "root" $ "home" (of llm-serving.home). */ -}}
       "env" dict
     ) $entry }}
 {{- range $block := list "sampling" "engine" }}
-{{- $_ := set $model $block (include "llm-serving.withoutNulls" (get $model $block) | fromYaml) }}
+{{- $_ := set $model $block (include "llm-serving.withoutNulls" (get $model $block) | fromJson) }}
 {{- end }}
 {{- with include "llm-serving.tracesUrl" $root }}
 {{- $environment := include "llm-serving.tracingEnvironment" (dict "root" $root "service" $name) | fromYaml }}
 {{- $_ := set $model "env" (mergeOverwrite $environment $model.env) }}
 {{- $_ := set $model.engine "extra" (mergeOverwrite (dict "otlp_traces_endpoint" .) (dig "extra" dict $model.engine)) }}
 {{- end }}
-{{- with include "llm-serving.withoutNulls" ($model.lora | default dict) | fromYaml }}
+{{- with include "llm-serving.withoutNulls" ($model.lora | default dict) | fromJson }}
 {{- $lora := mergeOverwrite (dict "maxLoras" 4 "maxRank" 16) . }}
-{{- $_ := set $lora "adapters" (include "llm-serving.entries" (dict "entries" .adapters) | fromYaml) }}
+{{- $_ := set $lora "adapters" (include "llm-serving.entries" (dict "entries" .adapters) | fromJson) }}
 {{- $_ := set $model "lora" $lora }}
 {{- end }}
-{{- $accelerator := mergeOverwrite (dict "type" "" "count" 1) (include "llm-serving.withoutNulls" ($model.accelerator | default dict) | fromYaml) }}
+{{- $accelerator := mergeOverwrite (dict "type" "" "count" 1) (include "llm-serving.withoutNulls" ($model.accelerator | default dict) | fromJson) }}
 {{- $_ := set $model "accelerator" $accelerator }}
-{{- $parallelism := mergeOverwrite (dict "data" 1 "experts" false) (include "llm-serving.withoutNulls" ($model.parallelism | default dict) | fromYaml) }}
+{{- $parallelism := mergeOverwrite (dict "data" 1 "experts" false) (include "llm-serving.withoutNulls" ($model.parallelism | default dict) | fromJson) }}
 {{- $_ := set $model "parallelism" (omit $parallelism "prefill") }}
 {{- $_ := set $model "devices" (mul $accelerator.count $model.nodes $parallelism.data) }}
 {{- $_ := set $model "autoscalingConfig" (include "llm-serving.autoscalingConfig" (dict
       "replicas" $model.replicas
       "autoscaling" $model.autoscaling
       "maxOngoing" $model.maxOngoingRequests
-    ) | fromYaml) }}
+    ) | fromJson) }}
 {{- $_ := set $model "prefill" (include "llm-serving.prefill" (dict "model" $model "prefill" $parallelism.prefill) | fromYaml) }}
 {{- $accelerators := dict }}
 {{- range $bound, $key := dict "least" "min_replicas" "most" "max_replicas" }}
@@ -162,7 +162,7 @@ Scope: dict "root" $ "home" (of llm-serving.home). */ -}}
 {{- $_ := set $model "labelSelector" $selector }}
 {{- $_ := set $models $name $model }}
 {{- end }}
-{{- toYaml $models }}
+{{- toJson $models }}
 {{- end -}}
 
 {{- /* Renders the folder, below /mnt/models, that an image is mounted at, which names its volume, too: a reference has
@@ -186,12 +186,12 @@ and the `location` that is loaded; nothing for sources that are fetched. Scope: 
 
 {{- /* Renders the paths of the values that have pods mount images, as YAML. Scope: the root. */ -}}
 {{- define "llm-serving.imageVolumes" -}}
-{{- range $name, $group := include "llm-serving.workerGroups" . | fromYaml }}
+{{- range $name, $group := include "llm-serving.workerGroups" . | fromJson }}
 {{- if $group.modelImages }}
 - workerGroups.{{ $name }}.modelImages
 {{- end }}
 {{- end }}
-{{- range $name, $model := include "llm-serving.standalone" . | fromYaml }}
+{{- range $name, $model := include "llm-serving.standalone" . | fromJson }}
 {{- if hasPrefix "oci://" $model.source }}
 - models.{{ $name }}.source
 {{- end }}
@@ -202,14 +202,14 @@ and the `location` that is loaded; nothing for sources that are fetched. Scope: 
 Scope: dict "model" (with maxOngoingRequests) "prefill" (of its parallelism). */ -}}
 {{- define "llm-serving.prefill" -}}
 {{- if kindIs "map" .prefill }}
-{{- $prefill := include "llm-serving.withoutNulls" .prefill | fromYaml }}
+{{- $prefill := include "llm-serving.withoutNulls" .prefill | fromJson }}
 {{- $prefill = mergeOverwrite (dict "engine" dict "maxOngoingRequests" .model.maxOngoingRequests) $prefill }}
-{{- $_ := set $prefill "engine" (include "llm-serving.withoutNulls" $prefill.engine | fromYaml) }}
+{{- $_ := set $prefill "engine" (include "llm-serving.withoutNulls" $prefill.engine | fromJson) }}
 {{- $_ := set $prefill "autoscalingConfig" (include "llm-serving.autoscalingConfig" (dict
       "replicas" $prefill.replicas
       "autoscaling" $prefill.autoscaling
       "maxOngoing" $prefill.maxOngoingRequests
-    ) | fromYaml) }}
+    ) | fromJson) }}
 {{- toYaml $prefill }}
 {{- end }}
 {{- end -}}
@@ -221,7 +221,7 @@ Scope: the model. */ -}}
 {{- range $key := list "initial_replicas" "max_replicas" "min_replicas" }}
 {{- if hasKey $config $key }}{{ $_ := set $config $key (mul (get $config $key) $.parallelism.data) }}{{ end }}
 {{- end }}
-{{- toYaml $config }}
+{{- toJson $config }}
 {{- end -}}
 
 {{- /* Renders the name of the smallest group that fits a model, or nothing; of alike ones, which share their models, the

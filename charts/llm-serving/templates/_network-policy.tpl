@@ -8,7 +8,7 @@ ray.io/is-ray-node: "yes"
 {{- /* Renders the NetworkPolicyPeer of the pods that host gateways, as YAML. Scope: the root. */ -}}
 {{- define "llm-serving.gatewayPeer" -}}
 {{- $groups := list }}
-{{- range $group, $entry := include "llm-serving.workerGroups" . | fromYaml }}
+{{- range $group, $entry := include "llm-serving.workerGroups" . | fromJson }}
 {{- if $entry.pipelines }}{{ $groups = append $groups $group }}{{ end }}
 {{- end -}}
 podSelector:

@@ -15,7 +15,7 @@ asked for, as the kubelet waits for ever for the second volume of a claim; what 
 Scope: dict "labels" "spec" (the pod's) "over" (the overlay). */ -}}
 {{- define "llm-serving.overlaidPod" -}}
 {{- $template := dict "metadata" (dict "labels" .labels) "spec" .spec }}
-{{- $template = include "llm-serving.overlay" (dict "base" $template "over" .over) | fromYaml }}
+{{- $template = include "llm-serving.overlay" (dict "base" $template "over" .over) | fromJson }}
 {{- $volumes := list }}
 {{- $first := dict }}
 {{- $asked := dict }}

@@ -31,9 +31,9 @@ headGroupSpec:
   rayStartParams:
     # No replica and no task runs on the head.
     num-cpus: "0"
-  template: {{- include "llm-serving.podTemplate" (dict "root" . "role" "head" "spec" (include "llm-serving.head" . | fromYaml)) | nindent 4 }}
+  template: {{- include "llm-serving.podTemplate" (dict "root" . "role" "head" "spec" (include "llm-serving.head" . | fromJson)) | nindent 4 }}
 workerGroupSpecs:
-{{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
+{{- $groups := include "llm-serving.workerGroups" . | fromJson }}
 {{- range $name := include "llm-serving.groupOrder" $groups | fromYamlArray }}
 {{- $group := get $groups $name }}
 - groupName: {{ $name }}
@@ -58,7 +58,7 @@ Scope: llm-serving.workerGroups. */ -}}
 {{- end }}
 {{- end -}}
 
-{{- /* Renders the head with every default filled in, as YAML. Scope: the root. */ -}}
+{{- /* Renders the head with every default filled in, as JSON. Scope: the root. */ -}}
 {{- define "llm-serving.head" -}}
 {{- $defaults := dict
       "image" "serve"
@@ -71,10 +71,10 @@ Scope: llm-serving.workerGroups. */ -}}
       "modelClaims" list
       "modelImages" list
       "podTemplate" dict }}
-{{- toYaml (mergeOverwrite $defaults (include "llm-serving.withoutNulls" .Values.head | fromYaml)) }}
+{{- toJson (mergeOverwrite $defaults (include "llm-serving.withoutNulls" .Values.head | fromJson)) }}
 {{- end -}}
 
-{{- /* Renders the enabled worker groups with every default filled in, as YAML. `type` and `count` are the accelerator's
+{{- /* Renders the enabled worker groups with every default filled in, as JSON. `type` and `count` are the accelerator's
 ("" and 0 without one), `profile` names both, `labels` are Ray's. Scope: the root. */ -}}
 {{- define "llm-serving.workerGroups" -}}
 {{- include "llm-serving.once" (dict "root" . "key" "workerGroups" "define" "llm-serving.enabledWorkerGroups" "scope" .) }}
@@ -83,7 +83,7 @@ Scope: llm-serving.workerGroups. */ -}}
 {{- /* Works out what the define above renders. Scope: the root. */ -}}
 {{- define "llm-serving.enabledWorkerGroups" -}}
 {{- $groups := dict }}
-{{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.workerGroups) | fromYaml }}
+{{- range $name, $entry := include "llm-serving.entries" (dict "entries" .Values.workerGroups) | fromJson }}
 {{- $group := mergeOverwrite (dict
       "order" 1000
       "pipelines" false
@@ -99,7 +99,7 @@ Scope: llm-serving.workerGroups. */ -}}
       "nodePool" ""
       "podTemplate" dict
     ) $entry }}
-{{- $accelerator := include "llm-serving.withoutNulls" ($group.accelerator | default dict) | fromYaml }}
+{{- $accelerator := include "llm-serving.withoutNulls" ($group.accelerator | default dict) | fromJson }}
 {{- $type := $accelerator.type | default "" }}
 {{- $count := empty $type | ternary 0 ($accelerator.count | default 1) | int }}
 {{- $onGpu := not (has $type (list "" "cpu")) }}
@@ -113,36 +113,36 @@ Scope: llm-serving.workerGroups. */ -}}
       "count" $count
       "profile" $profile
       "labels" $labels
-      "nodeSelector" (include "llm-serving.groupNodeSelector" $group | fromYaml)
-      "tolerations" (include "llm-serving.groupTolerations" (dict "root" $ "group" $group "onGpu" $onGpu) | fromYamlArray)
+      "nodeSelector" (include "llm-serving.groupNodeSelector" $group | fromJson)
+      "tolerations" (include "llm-serving.groupTolerations" (dict "root" $ "group" $group "onGpu" $onGpu) | fromJsonArray)
     ) }}
 {{- if not $group.resources }}
 {{- $_ := set $group "resources" (include "llm-serving.groupResources" $group | fromYaml) }}
 {{- end }}
 {{- $_ := set $groups $name $group }}
 {{- end }}
-{{- toYaml $groups }}
+{{- toJson $groups }}
 {{- end -}}
 
-{{- /* Renders a group's node selector, its node pool's included, as YAML. Scope: the group. */ -}}
+{{- /* Renders a group's node selector, its node pool's included, as JSON. Scope: the group. */ -}}
 {{- define "llm-serving.groupNodeSelector" -}}
-{{- $selector := include "llm-serving.withoutNulls" .nodeSelector | fromYaml }}
+{{- $selector := include "llm-serving.withoutNulls" .nodeSelector | fromJson }}
 {{- with .nodePool }}{{ $_ := set $selector "karpenter.sh/nodepool" . }}{{ end }}
-{{- toYaml $selector }}
+{{- toJson $selector }}
 {{- end -}}
 
-{{- /* Renders a group's tolerations, as YAML: its own, the usual GPU taint's, those of its node pool's taints.
+{{- /* Renders a group's tolerations, as JSON: its own, the usual GPU taint's, those of its node pool's taints.
 Scope: dict "root" $ "group" (the group) "onGpu" (whether its accelerator is a GPU). */ -}}
 {{- define "llm-serving.groupTolerations" -}}
 {{- $tolerations := list }}
 {{- if .onGpu }}
 {{- $tolerations = append $tolerations (dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule") }}
 {{- end }}
-{{- $pools := include "llm-serving.nodePools" .root | fromYaml }}
+{{- $pools := include "llm-serving.nodePools" .root | fromJson }}
 {{- range dig .group.nodePool "taints" list $pools }}
 {{- $tolerations = append $tolerations (dict "key" .key "operator" "Exists" "effect" .effect) }}
 {{- end }}
-{{- toYaml (concat $tolerations .group.tolerations | uniq) }}
+{{- toJson (concat $tolerations .group.tolerations | uniq) }}
 {{- end -}}
 
 {{- /* Renders a group's resources, as YAML: the accelerators' share of a node and, where it hosts the gateway and the

@@ -5,11 +5,11 @@ Ray. Scope: dict "root" $ "entrypoint" (the driver's command) "env" (the driver'
 {{- define "llm-serving.rayJob" -}}
 {{- $overlay := include "llm-serving.rayJobOverlay" . | fromYaml }}
 {{- $given := dict "name" "ray" "env" .env }}
-{{- $ofHead := include "llm-serving.overlay" (dict "base" $overlay "over" (dict "spec" (dict "containers" (list $given)))) | fromYaml }}
-{{- $head := include "llm-serving.head" .root | fromYaml }}
-{{- $_ := set $head "podTemplate" (include "llm-serving.overlay" (dict "base" ($head.podTemplate | default dict) "over" $ofHead) | fromYaml) }}
+{{- $ofHead := include "llm-serving.overlay" (dict "base" $overlay "over" (dict "spec" (dict "containers" (list $given)))) | fromJson }}
+{{- $head := include "llm-serving.head" .root | fromJson }}
+{{- $_ := set $head "podTemplate" (include "llm-serving.overlay" (dict "base" ($head.podTemplate | default dict) "over" $ofHead) | fromJson) }}
 {{- $group := .group }}
-{{- $_ := set $group "podTemplate" (include "llm-serving.overlay" (dict "base" ($group.podTemplate | default dict) "over" $overlay) | fromYaml) }}
+{{- $_ := set $group "podTemplate" (include "llm-serving.overlay" (dict "base" ($group.podTemplate | default dict) "over" $overlay) | fromJson) }}
 {{- $_ := set $group "pipelines" false -}}
 entrypoint: {{ toJson .entrypoint }}
 # By the operator itself, which may reach the head already.

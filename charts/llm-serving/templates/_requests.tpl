@@ -4,9 +4,9 @@ models' replicas fill; one that hosts pipelines may grow for these, too. Cluster
 of rag.<name>.ingest are there while these run, so at most. Scope: the root. */ -}}
 {{- define "llm-serving.requests" -}}
 {{- /* Beside the head KubeRay puts Ray's autoscaler, with 500m and 512Mi unless told otherwise. */}}
-{{- $pods := dict "head" (dict "beside" (dict "cpu" 0.5 "memoryGi" 0.5) "least" 1 "most" 1 "resources" (include "llm-serving.head" . | fromYaml).resources) }}
-{{- $models := include "llm-serving.models" . | fromYaml }}
-{{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
+{{- $pods := dict "head" (dict "beside" (dict "cpu" 0.5 "memoryGi" 0.5) "least" 1 "most" 1 "resources" (include "llm-serving.head" . | fromJson).resources) }}
+{{- $models := include "llm-serving.models" . | fromJson }}
+{{- $groups := include "llm-serving.workerGroups" . | fromJson }}
 {{- $filled := include "llm-serving.filledWorkers" (dict "models" $models "groups" $groups) | fromYaml }}
 {{- range $name, $group := $groups }}
 {{- $least := max (get $filled $name).least $group.minReplicas }}
@@ -14,19 +14,19 @@ of rag.<name>.ingest are there while these run, so at most. Scope: the root. */ 
 {{- if $group.pipelines }}{{ $most = $group.maxReplicas }}{{ end }}
 {{- $_ := set $pods (printf "workerGroups.%s" $name) (dict "least" $least "most" $most "resources" $group.resources "group" $group) }}
 {{- end }}
-{{- range $name, $model := include "llm-serving.standalone" . | fromYaml }}
+{{- range $name, $model := include "llm-serving.standalone" . | fromJson }}
 {{- $share := dict "type" $model.accelerator.type "count" $model.accelerator.count "pipelines" false }}
 {{- $config := $model.autoscalingConfig }}
 {{- $_ := set $pods (printf "models.%s" $name) (dict "least" $config.min_replicas "most" $config.max_replicas "resources" (include "llm-serving.groupResources" $share | fromYaml) "group" (get $groups $model.group)) }}
 {{- end }}
-{{- range $name, $job := include "llm-serving.batchJobs" . | fromYaml }}
+{{- range $name, $job := include "llm-serving.batchJobs" . | fromJson }}
 {{- $group := get $groups $job.entry.group }}
 {{- $workers := include "llm-serving.batchJobWorkers" (dict "job" $job "group" $group) | int }}
-{{- $_ := set $pods (printf "batch.jobs.%s.head" $name) (dict "least" 0 "most" 1 "resources" (include "llm-serving.head" $ | fromYaml).resources) }}
+{{- $_ := set $pods (printf "batch.jobs.%s.head" $name) (dict "least" 0 "most" 1 "resources" (include "llm-serving.head" $ | fromJson).resources) }}
 {{- $_ := set $pods (printf "batch.jobs.%s" $name) (dict "least" 0 "most" $workers "resources" $group.resources "group" $group) }}
 {{- end }}
-{{- range $name, $ingest := include "llm-serving.rayIngests" . | fromYaml }}
-{{- $_ := set $pods (printf "rag.%s.ingest.head" $name) (dict "least" 0 "most" 1 "resources" (include "llm-serving.head" $ | fromYaml).resources) }}
+{{- range $name, $ingest := include "llm-serving.rayIngests" . | fromJson }}
+{{- $_ := set $pods (printf "rag.%s.ingest.head" $name) (dict "least" 0 "most" 1 "resources" (include "llm-serving.head" $ | fromJson).resources) }}
 {{- $_ := set $pods (printf "rag.%s.ingest" $name) (dict "least" 0 "most" (int $ingest.workers) "resources" $ingest.resources) }}
 {{- end }}
 {{- if .Values.redis.enabled }}

@@ -1,4 +1,4 @@
-{{- /* Renders the gateway's autoscaling_config, as YAML. Scope: the root. */ -}}
+{{- /* Renders the gateway's autoscaling_config, as JSON. Scope: the root. */ -}}
 {{- define "llm-serving.gatewayAutoscaling" -}}
 {{- $gateway := .Values.gateway }}
 {{- include "llm-serving.autoscalingConfig" (dict "replicas" $gateway.replicas "autoscaling" $gateway.autoscaling "maxOngoing" $gateway.maxConcurrentRequests) }}
@@ -20,16 +20,16 @@ models: {{- include "llm-serving.upstreams" . | nindent 2 }}
 {{- if .Values.batch.enabled }}
 batch: http://127.0.0.1:{{ int $gateway.port }}/internal/batch
 {{- end }}
-{{- with include "llm-serving.entries" (dict "entries" $gateway.routes) | fromYaml }}
+{{- with include "llm-serving.entries" (dict "entries" $gateway.routes) | fromJson }}
 routes: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with include "llm-serving.entries" (dict "entries" $gateway.tenants) | fromYaml }}
+{{- with include "llm-serving.entries" (dict "entries" $gateway.tenants) | fromJson }}
 tenants: {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with include "llm-serving.withoutNulls" ($gateway.otherTenants | default dict) | fromYaml }}
+{{- with include "llm-serving.withoutNulls" ($gateway.otherTenants | default dict) | fromJson }}
 otherTenants: {{- toYaml . | nindent 2 }}
 {{- end }}
-replicas: {{ (include "llm-serving.gatewayAutoscaling" . | fromYaml).max_replicas | int }}
+replicas: {{ (include "llm-serving.gatewayAutoscaling" . | fromJson).max_replicas | int }}
 {{- end -}}
 
 {{- /* Renders where every model, pipeline and agent answers, as YAML. Scope: the root. */ -}}
@@ -40,10 +40,10 @@ replicas: {{ (include "llm-serving.gatewayAutoscaling" . | fromYaml).max_replica
 {{- /* Works out what the define above renders. Scope: the root. */ -}}
 {{- define "llm-serving.allUpstreams" -}}
 {{- $base := printf "http://127.0.0.1:%d/internal" (int .Values.gateway.port) }}
-{{- $gateways := (include "llm-serving.gatewayAutoscaling" . | fromYaml).min_replicas | int | max 1 }}
+{{- $gateways := (include "llm-serving.gatewayAutoscaling" . | fromJson).min_replicas | int | max 1 }}
 {{- $upstreams := dict }}
-{{- $standalone := include "llm-serving.standalone" . | fromYaml }}
-{{- range $name, $model := include "llm-serving.models" . | fromYaml | merge (deepCopy $standalone) }}
+{{- $standalone := include "llm-serving.standalone" . | fromJson }}
+{{- range $name, $model := include "llm-serving.models" . | fromJson | merge (deepCopy $standalone) }}
 {{- /* What all replicas of the model work on at its largest, split over the fewest gateways, and so never less than the
 autoscaling must see to get there. */}}
 {{- $most := mul $model.maxOngoingRequests $model.autoscalingConfig.max_replicas $model.parallelism.data }}
@@ -51,7 +51,7 @@ autoscaling must see to get there. */}}
 {{- $upstream := dict
       "url" (printf "%s/%s" $base $name)
       "task" $model.task
-      "queue" (mergeOverwrite $queue (include "llm-serving.withoutNulls" ($model.queue | default dict) | fromYaml)) }}
+      "queue" (mergeOverwrite $queue (include "llm-serving.withoutNulls" ($model.queue | default dict) | fromJson)) }}
 {{- if hasKey $standalone $name }}
 {{- $service := include "llm-serving.standaloneName" (dict "root" $ "name" $name) }}
 {{- $upstream = mergeOverwrite $upstream (dict "runtime" "standalone" "url" (printf "http://%s:8000" $service)) }}
@@ -66,13 +66,13 @@ autoscaling must see to get there. */}}
 {{- if dig "directory" "" $model.lora }}{{ $_ := set $upstream "otherAdapters" true }}{{ end }}
 {{- $_ := set $upstreams $name $upstream }}
 {{- end }}
-{{- range $name, $model := include "llm-serving.elsewhere" . | fromYaml }}
+{{- range $name, $model := include "llm-serving.elsewhere" . | fromJson }}
 {{- $_ := set $upstreams $name $model }}
 {{- end }}
-{{- range $name := include "llm-serving.pipelines" . | fromYaml | keys }}
+{{- range $name := include "llm-serving.pipelines" . | fromJson | keys }}
 {{- $_ := set $upstreams $name (dict "url" (printf "%s/rag" $base) "task" "pipeline") }}
 {{- end }}
-{{- range $name := include "llm-serving.agents" . | fromYaml | keys }}
+{{- range $name := include "llm-serving.agents" . | fromJson | keys }}
 {{- $_ := set $upstreams $name (dict "url" (printf "%s/agent" $base) "task" "agent") }}
 {{- end }}
 {{- toYaml $upstreams }}
@@ -86,7 +86,7 @@ pipelines (their chat model's). Scope: the root. */ -}}
 {{- with $upstream.price }}{{ $_ := set $prices $name . }}{{ end }}
 {{- end }}
 {{- $routes := dict }}
-{{- range $name, $route := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromYaml }}
+{{- range $name, $route := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromJson }}
 {{- $most := dict }}
 {{- $behind := $route.fallback | default list }}
 {{- range $route.versions }}{{ $behind = append $behind .model }}{{ end }}
@@ -98,7 +98,7 @@ pipelines (their chat model's). Scope: the root. */ -}}
 {{- if $most }}{{ $_ := set $routes $name $most }}{{ end }}
 {{- end }}
 {{- $prices = mergeOverwrite $prices $routes }}
-{{- range $name, $pipeline := include "llm-serving.pipelines" . | fromYaml }}
+{{- range $name, $pipeline := include "llm-serving.pipelines" . | fromJson }}
 {{- with get $prices $pipeline.llm }}{{ $_ := set $prices $name . }}{{ end }}
 {{- end }}
 {{- toYaml $prices }}

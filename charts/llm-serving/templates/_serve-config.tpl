@@ -1,9 +1,9 @@
 {{- /* Renders serveConfigV2: what Ray Serve runs, one application per model, the gateway at `/`, the RAG pipelines, the
 agents and the batches. Scope: the root. */ -}}
 {{- define "llm-serving.serveConfig" -}}
-{{- $models := include "llm-serving.models" . | fromYaml }}
-{{- $pipelines := include "llm-serving.pipelines" . | fromYaml }}
-{{- $agents := include "llm-serving.agents" . | fromYaml -}}
+{{- $models := include "llm-serving.models" . | fromJson }}
+{{- $pipelines := include "llm-serving.pipelines" . | fromJson }}
+{{- $agents := include "llm-serving.agents" . | fromJson -}}
 proxy_location: EveryNode
 http_options:
   host: {{ .Values.gateway.host }}
@@ -45,18 +45,18 @@ pipelines' calls have room; serve_apps.gateway.app.HEADROOM is the same. */}}
   {{- end }}
   args:
     auth: {{ .Values.security.auth }}
-    {{- with include "llm-serving.withoutNulls" (.Values.security.jwt | default dict) | fromYaml }}
+    {{- with include "llm-serving.withoutNulls" (.Values.security.jwt | default dict) | fromJson }}
     jwt: {{- toYaml . | nindent 6 }}
     {{- end }}
     {{- with include "llm-serving.gatewayRedis" . }}
     redis: {{ . }}
     {{- end }}
-    {{- omit $args "sharesRedis" "redisDatabase" "routes" "tenants" "otherTenants" | include "llm-serving.withoutNulls" | nindent 4 }}
+    {{- omit $args "sharesRedis" "redisDatabase" "routes" "tenants" "otherTenants" | include "llm-serving.withoutNulls" | fromJson | toYaml | nindent 4 }}
   deployments:
   - name: Gateway
     {{- include "llm-serving.pipelinesPlacement" $gateway | nindent 4 }}
     {{- include "llm-serving.limits" (dict
-          "autoscalingConfig" (include "llm-serving.gatewayAutoscaling" . | fromYaml)
+          "autoscalingConfig" (include "llm-serving.gatewayAutoscaling" . | fromJson)
           "maxOngoingRequests" (add $gateway.maxConcurrentRequests $headroom)
           "maxQueuedRequests" $headroom
           "drainSeconds" $gateway.drainSeconds
@@ -110,7 +110,7 @@ Scope: dict "name" (the model's) "model" (of llm-serving.models). */ -}}
     surgePercent: {{ int $model.surgePercent }}
   deployments:
   - name: {{ $isRanked | ternary "DataParallelVLLMServer" $server }}:{{ .name }}
-    {{- include "llm-serving.limits" (merge (dict "autoscalingConfig" (include "llm-serving.ranks" $model | fromYaml)) $model) | nindent 4 }}
+    {{- include "llm-serving.limits" (merge (dict "autoscalingConfig" (include "llm-serving.ranks" $model | fromJson)) $model) | nindent 4 }}
     user_config: {{- include "llm-serving.modelSettings" $model | nindent 6 }}
     ray_actor_options:
       num_cpus: 0
@@ -195,7 +195,7 @@ Scope: dict "root" $ "agents" (the enabled ones). */ -}}
       "replicas" .replicas
       "autoscaling" .autoscaling
       "maxOngoing" .maxOngoingRequests
-    ) | fromYaml }}
+    ) | fromJson }}
 {{ include "llm-serving.limits" (mergeOverwrite (dict "autoscalingConfig" $config) .) }}
 max_surge_percent: 100
 {{- end -}}

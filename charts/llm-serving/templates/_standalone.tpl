@@ -57,7 +57,7 @@ Scope: as llm-serving.standaloneDeployment. */ -}}
 {{- define "llm-serving.standalonePod" -}}
 {{- $values := .root.Values }}
 {{- $group := dict "nodeSelector" dict "tolerations" list "image" "vllm" "priorityClassName" "" "cacheClaim" "" }}
-{{- $group = get (include "llm-serving.workerGroups" .root | fromYaml) .model.group | default $group }}
+{{- $group = get (include "llm-serving.workerGroups" .root | fromJson) .model.group | default $group }}
 {{- $share := dict "type" .model.accelerator.type "count" .model.accelerator.count "pipelines" false }}
 {{- $weights := dict }}
 {{- with include "llm-serving.mounted" .model.source | fromYaml }}{{ $_ := set $weights .key (list .name) }}{{ end -}}
@@ -184,7 +184,7 @@ Scope: as llm-serving.standaloneDeployment. */ -}}
 {{- $own := list }}
 {{- range $name, $value := .model.env }}{{ $own = append $own (dict "name" $name "value" $value) }}{{ end }}
 {{- $base := include "llm-serving.standaloneVariables" . | fromYamlArray }}
-{{- include "llm-serving.overlayList" (dict "base" $base "over" $own) }}
+{{- include "llm-serving.overlayList" (dict "base" $base "over" $own) | fromJsonArray | toYaml }}
 {{- end -}}
 
 {{- /* Renders what every server has in its environment. Scope: as llm-serving.standaloneDeployment. */ -}}
@@ -202,14 +202,14 @@ Scope: as llm-serving.standaloneDeployment. */ -}}
 {{- end }}
 {{- end -}}
 
-{{- /* Renders the standalone models that have an autoscaler, as YAML. Scope: the root. */ -}}
+{{- /* Renders the standalone models that have an autoscaler, as JSON. Scope: the root. */ -}}
 {{- define "llm-serving.scaledStandalone" -}}
 {{- $scaled := dict }}
-{{- range $name, $model := include "llm-serving.standalone" . | fromYaml }}
+{{- range $name, $model := include "llm-serving.standalone" . | fromJson }}
 {{- $config := $model.autoscalingConfig }}
 {{- if lt (int $config.min_replicas) (int $config.max_replicas) }}{{ $_ := set $scaled $name $model }}{{ end }}
 {{- end }}
-{{- toYaml $scaled }}
+{{- toJson $scaled }}
 {{- end -}}
 
 {{- /* Renders how much a replica should have of each of vLLM's metrics, as YAML. Of requests at work, as many as one of

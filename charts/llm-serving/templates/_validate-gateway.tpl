@@ -2,7 +2,7 @@
 
 {{- define "llm-serving.validate.gateway" -}}
 {{- $gateway := .root.Values.gateway }}
-{{- $config := include "llm-serving.gatewayAutoscaling" .root | fromYaml }}
+{{- $config := include "llm-serving.gatewayAutoscaling" .root | fromJson }}
 {{- if lt (int $config.min_replicas) 1 }}
 gateway.replicas.min: the gateway is the only way in and cannot start by itself, got 0; set 1 or more
 {{- end }}
@@ -89,8 +89,8 @@ gateway.port: Ray itself listens on {{ int $gateway.port }}; set another port, f
 {{- range $adapter := keys ($upstream.adapters | default dict) }}{{ $adapters = append $adapters (printf "%s:%s" $name $adapter) }}{{ end }}
 {{- if $upstream.otherAdapters }}{{ $directories = append $directories $name }}{{ end }}
 {{- end }}
-{{- $tenants := dict "gateway.otherTenants" (include "llm-serving.withoutNulls" ($gateway.otherTenants | default dict) | fromYaml) }}
-{{- range $name, $tenant := include "llm-serving.entries" (dict "entries" $gateway.tenants) | fromYaml }}
+{{- $tenants := dict "gateway.otherTenants" (include "llm-serving.withoutNulls" ($gateway.otherTenants | default dict) | fromJson) }}
+{{- range $name, $tenant := include "llm-serving.entries" (dict "entries" $gateway.tenants) | fromJson }}
 {{- $_ := set $tenants (printf "gateway.tenants.%s" $name) $tenant }}
 {{- end }}
 {{- range $path, $tenant := $tenants }}
@@ -110,7 +110,7 @@ gateway.port: Ray itself listens on {{ int $gateway.port }}; set another port, f
 
 {{- define "llm-serving.validate.security" -}}
 {{- $security := .root.Values.security }}
-{{- $jwt := include "llm-serving.withoutNulls" ($security.jwt | default dict) | fromYaml }}
+{{- $jwt := include "llm-serving.withoutNulls" ($security.jwt | default dict) | fromJson }}
 {{- if and (eq $security.auth "jwt") (not $jwt) }}
 security.jwt: missing; with security.auth jwt set issuer and audience
 {{- else if $jwt }}

@@ -118,7 +118,7 @@ models.{{ $other }}.parallelism.prefill: takes the ports that NIXL has in the wo
 {{- define "llm-serving.validate.standalone" -}}
 {{- $values := .root.Values }}
 {{- if .standalone }}
-{{- $entries := include "llm-serving.entries" (dict "entries" $values.models "overrides" $values.overrides.models) | fromYaml }}
+{{- $entries := include "llm-serving.entries" (dict "entries" $values.models "overrides" $values.overrides.models) | fromJson }}
 {{- range $name, $model := .standalone }}
 {{- $path := printf "models.%s" $name }}
 {{- $resource := include "llm-serving.standaloneName" (dict "root" $.root "name" $name) }}
@@ -151,7 +151,7 @@ models.{{ $other }}.parallelism.prefill: takes the ports that NIXL has in the wo
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if and (eq $values.standalone.autoscaler "keda") (include "llm-serving.scaledStandalone" .root | fromYaml) (not $values.standalone.prometheus) }}
+{{- if and (eq $values.standalone.autoscaler "keda") (include "llm-serving.scaledStandalone" .root | fromJson) (not $values.standalone.prometheus) }}
 standalone.prometheus: missing, and KEDA asks it how much there is to do; set its address, for example http://prometheus-operated.monitoring:9090
 {{- end }}
 {{- end }}

@@ -60,10 +60,10 @@ rag.{{ $name }}.tenancy: with security.auth none all callers are one tenant; set
 
 {{- define "llm-serving.validate.pipelines" -}}
 {{- $sizing := .root.Values.pipelines }}
-{{- $config := include "llm-serving.autoscalingConfig" (dict "replicas" $sizing.replicas "autoscaling" $sizing.autoscaling "maxOngoing" $sizing.maxOngoingRequests) | fromYaml }}
+{{- $config := include "llm-serving.autoscalingConfig" (dict "replicas" $sizing.replicas "autoscaling" $sizing.autoscaling "maxOngoing" $sizing.maxOngoingRequests) | fromJson }}
 {{- include "llm-serving.validate.autoscaling" (dict "path" "pipelines" "block" $sizing "config" $config "maxOngoing" $sizing.maxOngoingRequests "maxOngoingPath" "pipelines.maxOngoingRequests") }}
 {{- $reading := $sizing.reading }}
-{{- $readers := include "llm-serving.autoscalingConfig" (dict "replicas" $reading.replicas "autoscaling" $reading.autoscaling "maxOngoing" 2) | fromYaml }}
+{{- $readers := include "llm-serving.autoscalingConfig" (dict "replicas" $reading.replicas "autoscaling" $reading.autoscaling "maxOngoing" 2) | fromJson }}
 {{- include "llm-serving.validate.autoscaling" (dict "path" "pipelines.reading" "block" $reading "config" $readers "maxOngoing" 2 "maxOngoingPath" "its processes") }}
 {{- range $name, $pipeline := .pipelines }}
 {{- if and (hasSuffix ".db" (dig "vectorStore" "uri" "" $pipeline)) (gt (int $config.max_replicas) 1) }}
@@ -177,7 +177,7 @@ batch.replicas: each pod has a folder of its own, and batch.storage is {{ $stora
 {{- end }}
 {{- end }}
 {{- $pods := 0 }}
-{{- range include "llm-serving.workerGroups" .root | fromYaml }}{{ if .pipelines }}{{ $pods = add $pods .maxReplicas }}{{ end }}{{ end }}
+{{- range include "llm-serving.workerGroups" .root | fromJson }}{{ if .pipelines }}{{ $pods = add $pods .maxReplicas }}{{ end }}{{ end }}
 {{- if and $batch.rayData.fromLines (hasPrefix "file://" $storage) (gt (int $pods) 1) }}
 batch.rayData.fromLines: Ray Data sends from every pod of the pipelines, up to {{ $pods }}, and each has a folder {{ $storage }} of its own; set fromLines to 0, or storage to a bucket or a claim
 {{- end }}
@@ -190,7 +190,7 @@ batch.maxFileBytes: files come through the gateway, which takes {{ $most }} byte
 
 {{- /* Batches on accelerators of their own. */ -}}
 {{- define "llm-serving.validate.batchJobs" -}}
-{{- range $name, $job := include "llm-serving.batchJobs" .root | fromYaml }}
+{{- range $name, $job := include "llm-serving.batchJobs" .root | fromJson }}
 {{- $path := printf "batch.jobs.%s" $name }}
 {{- if not $job.entry }}
 {{ $path }}.model: no enabled model that the chart runs, got {{ $job.model | quote }}; models: {{ keys $.models | sortAlpha | join ", " | default "none" }}

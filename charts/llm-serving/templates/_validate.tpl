@@ -2,18 +2,18 @@
 breaks by itself are the schema's. Each subject has a define, here or in the file _validate-<of what>.tpl, that renders its
 lines. Scope: the root. */ -}}
 {{- define "llm-serving.validate" -}}
-{{- $onRay := include "llm-serving.models" . | fromYaml }}
-{{- $standalone := include "llm-serving.standalone" . | fromYaml }}
-{{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
-{{- $pipelines := include "llm-serving.pipelines" . | fromYaml }}
-{{- $agents := include "llm-serving.agents" . | fromYaml }}
-{{- $routes := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromYaml }}
+{{- $onRay := include "llm-serving.models" . | fromJson }}
+{{- $standalone := include "llm-serving.standalone" . | fromJson }}
+{{- $groups := include "llm-serving.workerGroups" . | fromJson }}
+{{- $pipelines := include "llm-serving.pipelines" . | fromJson }}
+{{- $agents := include "llm-serving.agents" . | fromJson }}
+{{- $routes := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromJson }}
 {{- $scope := dict
       "root" .
       "models" (merge (dict) $onRay $standalone)
       "onRay" $onRay
       "standalone" $standalone
-      "elsewhere" (include "llm-serving.elsewhere" . | fromYaml)
+      "elsewhere" (include "llm-serving.elsewhere" . | fromJson)
       "upstreams" (include "llm-serving.upstreams" . | fromYaml)
       "routes" $routes
       "groups" $groups
@@ -65,8 +65,8 @@ upgradeStrategy.type: not an upgrade strategy, got {{ $type }}; one of: NewClust
 Scope: dict "path" "block" (with replicas and autoscaling) "config" (as rendered) "maxOngoing" and its "maxOngoingPath". */ -}}
 {{- define "llm-serving.validate.autoscaling" -}}
 {{- $path := .path }}
-{{- $replicas := include "llm-serving.withoutNulls" (.block.replicas | default dict) | fromYaml }}
-{{- $autoscaling := include "llm-serving.withoutNulls" (.block.autoscaling | default dict) | fromYaml }}
+{{- $replicas := include "llm-serving.withoutNulls" (.block.replicas | default dict) | fromJson }}
+{{- $autoscaling := include "llm-serving.withoutNulls" (.block.autoscaling | default dict) | fromJson }}
 {{- range $bound := list "min" "max" }}
 {{- if and (hasKey $replicas $bound) (hasKey $autoscaling (printf "%s_replicas" $bound)) }}
 {{ $path }}: {{ $bound }} replicas are set twice; keep replicas.{{ $bound }} or autoscaling.{{ $bound }}_replicas
@@ -97,7 +97,7 @@ Scope: dict "path" "block" (with replicas and autoscaling) "config" (as rendered
 
 {{- define "llm-serving.validate.workerGroups" -}}
 {{- $known := include "llm-serving.accelerators" . | fromYaml }}
-{{- $pools := include "llm-serving.nodePools" .root | fromYaml }}
+{{- $pools := include "llm-serving.nodePools" .root | fromJson }}
 {{- $hosts := false }}
 {{- range $name, $group := .groups }}
 {{- $path := printf "workerGroups.%s" $name }}
@@ -136,7 +136,7 @@ workerGroups: no enabled group has pipelines: true, so the gateway has no place;
 {{- end -}}
 
 {{- define "llm-serving.validate.nodePools" -}}
-{{- range $name, $pool := include "llm-serving.nodePools" .root | fromYaml }}
+{{- range $name, $pool := include "llm-serving.nodePools" .root | fromJson }}
 {{- if not $pool.nodeClass }}
 nodePools.{{ $name }}.nodeClass: missing; set an entry of nodeClasses or the name of an EC2NodeClass that exists
 {{- end }}
@@ -304,7 +304,7 @@ networkPolicy.dashboardClients: empty, so the controller of dashboard.ingress ma
 {{- $_ := set $blocks (printf "security.%s" $key) (get $security $key) }}
 {{- end }}
 {{- range $name, $pipeline := .pipelines }}{{ $_ := set $blocks (printf "rag.%s.ingest" $name) ($pipeline.ingest | default dict) }}{{ end }}
-{{- range $name, $job := include "llm-serving.batchJobs" .root | fromYaml }}{{ $_ := set $blocks (printf "batch.jobs.%s" $name) $job }}{{ end }}
+{{- range $name, $job := include "llm-serving.batchJobs" .root | fromJson }}{{ $_ := set $blocks (printf "batch.jobs.%s" $name) $job }}{{ end }}
 {{- range $path, $block := $blocks }}
 {{- if and $block.existingSecret (not (regexMatch "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" $block.existingSecret)) }}
 {{ $path }}.existingSecret: not the name of a Secret, got {{ $block.existingSecret }}; use lower-case letters, digits, dashes and dots

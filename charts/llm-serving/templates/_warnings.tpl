@@ -1,6 +1,6 @@
 {{- /* Renders one [WARNING] line for everything that is allowed and unusual, for NOTES.txt. Scope: the root. */ -}}
 {{- define "llm-serving.warnings" -}}
-{{- $models := include "llm-serving.models" . | fromYaml }}
+{{- $models := include "llm-serving.models" . | fromJson }}
 {{- if eq .Values.security.auth "none" }}
 [WARNING] security.auth is none: everyone who reaches the gateway may use it. For laptops only; set apiKeys.
 {{- else if and (eq .Values.security.auth "apiKeys") (not (or .Values.security.apiKeys.existingSecret .Values.security.apiKeys.externalKey)) }}
@@ -12,8 +12,8 @@
 {{- if not .Values.networkPolicy.enabled }}
 [WARNING] networkPolicy.enabled is false: every pod of the Kubernetes cluster reaches every port of the release's.
 {{- end }}
-{{- $standalone := include "llm-serving.standalone" . | fromYaml }}
-{{- if not (or $models $standalone (include "llm-serving.elsewhere" . | fromYaml)) }}
+{{- $standalone := include "llm-serving.standalone" . | fromJson }}
+{{- if not (or $models $standalone (include "llm-serving.elsewhere" . | fromJson)) }}
 [WARNING] models is empty: the gateway answers, and knows no model. Start from a preset in values/.
 {{- end }}
 {{- range $name, $model := merge (dict) $models $standalone }}
@@ -30,7 +30,7 @@
 [WARNING] {{ . }}: Kubernetes {{ $kubernetes.Major }}.{{ $kubernetes.Minor }} drops image volumes without a word unless its feature gate ImageVolume is on. Turn it on, for the API server and the kubelets, or upgrade to 1.35.
 {{- end }}
 {{- end }}
-{{- $groups := include "llm-serving.workerGroups" . | fromYaml }}
+{{- $groups := include "llm-serving.workerGroups" . | fromJson }}
 {{- range $name, $group := $groups }}
 {{- $most := 0 }}
 {{- range $model := $models }}
@@ -41,7 +41,7 @@
 [WARNING] workerGroups.{{ $name }}: its models may grow to {{ $most }} x {{ $group.type }}, its workers have {{ $have }} at most. Raise maxReplicas or lower the models' replicas.max.
 {{- end }}
 {{- end }}
-{{- range $name, $class := include "llm-serving.entries" (dict "entries" .Values.nodeClasses) | fromYaml }}
+{{- range $name, $class := include "llm-serving.entries" (dict "entries" .Values.nodeClasses) | fromJson }}
 {{- range $class.spec.blockDeviceMappings }}
 {{- if not (dig "ebs" "encrypted" false .) }}
 [WARNING] nodeClasses.{{ $name }}.spec.blockDeviceMappings: {{ .deviceName }} is not encrypted unless the account does so by itself. Set ebs.encrypted to true.
@@ -51,7 +51,7 @@
 [WARNING] nodeClasses.{{ $name }}.spec.metadataOptions.httpTokens: without tokens a pod may be tricked into telling its node's credentials. Set required.
 {{- end }}
 {{- end }}
-{{- $pipelines := include "llm-serving.pipelines" . | fromYaml }}
+{{- $pipelines := include "llm-serving.pipelines" . | fromJson }}
 {{- if and .Values.milvus.enabled (not (contains (printf "//%s:" (include "llm-serving.milvusName" .)) (toJson $pipelines))) }}
 [WARNING] milvus.enabled: no pipeline uses it. Set it to false, or leave out a pipeline's vectorStore.uri.
 {{- end }}
@@ -70,8 +70,8 @@
 {{- /* Renders the lines about releases and tenants. Scope: the root. */ -}}
 {{- define "llm-serving.gatewayWarnings" -}}
 {{- $alone := empty (include "llm-serving.gatewayRedis" .) }}
-{{- $gateways := (include "llm-serving.gatewayAutoscaling" . | fromYaml).max_replicas | int }}
-{{- range $name, $route := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromYaml }}
+{{- $gateways := (include "llm-serving.gatewayAutoscaling" . | fromJson).max_replicas | int }}
+{{- range $name, $route := include "llm-serving.entries" (dict "entries" .Values.gateway.routes) | fromJson }}
 {{- $sum := 0.0 }}
 {{- range $route.versions }}{{ $sum = addf $sum (dig "weight" 100 . | float64) }}{{ end }}
 {{- if and (gt (len $route.versions) 1) (ne $sum 100.0) }}
@@ -85,7 +85,7 @@
 {{- range include "llm-serving.upstreams" . | fromYaml }}{{ if .price }}{{ $priced = true }}{{ end }}{{ end }}
 {{- $budgets := list }}
 {{- if (.Values.gateway.otherTenants | default dict).monthlyBudget }}{{ $budgets = append $budgets "gateway.otherTenants" }}{{ end }}
-{{- range $name, $tenant := include "llm-serving.entries" (dict "entries" .Values.gateway.tenants) | fromYaml }}
+{{- range $name, $tenant := include "llm-serving.entries" (dict "entries" .Values.gateway.tenants) | fromJson }}
 {{- if $tenant.monthlyBudget }}{{ $budgets = append $budgets (printf "gateway.tenants.%s" $name) }}{{ end }}
 {{- end }}
 {{- range $budgets }}
