@@ -1,8 +1,10 @@
 """What tests that share a process owe each other, and how many processes there are."""
 
+import functools
 import logging
 import os
 import signal
+import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,14 @@ _ROOT_LEVEL = logging.root.level
 
 
 def pytest_configure() -> None:
-    """Have programs that tests start end with Ctrl-C, also where the tests were started in a shell's background."""
+    """Set what all tests have in common."""
+    # Programs that tests start end with Ctrl-C, also where the tests were started in a shell's background.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Each of thousands of HTTP clients would read the certificates of all authorities, half of a short test's time.
+    ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
+    # Serve's controller looks after everything ten times a second, with a tenth of a core or two.
+    os.environ["RAY_SERVE_CONTROL_LOOP_INTERVAL_S"] = "0.3"
 
 
 #: Folders whose tests stay in one process together, as elsewhere those of a file: they share clusters, and two with

@@ -71,9 +71,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     rendered = ray_service(helm_template(helm(), VALUES, settings))
     environment = {
         **rendered.environment,
-        # What Ray does by itself, less often: beside the tests it takes a fifth of a core.
-        "RAY_metrics_report_interval_ms": "5000",
-        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
         "LLM_SERVING_SECRETS": str(folder / "secrets"),
         "LLM_SERVING_DATA": str(folder),
         "RAYLLM_VLLM_ENGINE_CLS": FAKE_ENGINE,

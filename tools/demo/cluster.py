@@ -23,8 +23,8 @@ from tools.ports import free_port
 #: Logical CPUs of the node. The replicas' shares of a small cluster add up to more than a laptop's cores.
 LOGICAL_CPUS = 8
 OBJECT_STORE_BYTES = 200 * 1024 * 1024
-#: From ``ray start`` to an answering dashboard; a busy machine takes its time.
-START_TIMEOUT_S = 120
+#: From ``ray start`` to an answering dashboard; a busy machine takes its time, and may have to start it again.
+START_TIMEOUT_S = 300
 #: The last words of a Ray that has waited in vain for its own node: 30 seconds, which no setting changes.
 TOO_SLOW = "The current node timed out during startup"
 #: For the processes to end by themselves before they are killed; there is nothing to save.
@@ -80,14 +80,14 @@ class LocalCluster:
         self._dashboard = f"http://127.0.0.1:{free_port()}"
         self.address = f"127.0.0.1:{free_port()}"
         self.metrics_url = f"http://127.0.0.1:{free_port()}/metrics"
-        # One for all requests: each new one reads the certificates of all authorities, for a tenth of a second. It keeps no
-        # connection open, as a node may be gone at any time.
+        # One for all requests, as each new one reads the certificates of all authorities, for a tenth of a second. No
+        # connection stays open: the node may be gone at any time.
         self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
         self._process: subprocess.Popen[bytes] | None = None
         self.environment = {
             **os.environ,
             # One node's metrics are few, and Ray's 10 seconds are long for who looks at them.
-            "RAY_metrics_report_interval_ms": "2000",
+            "RAY_metrics_report_interval_ms": "5000",
             **environment,
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(REPOSITORY), str(Path(sys.executable).parent), os.environ.get("PYTHONPATH", "")])
