@@ -56,7 +56,8 @@ class EngineArgs(BaseModel):
     gpu_memory_utilization: float | None = Field(None, gt=0, le=1)
     """Part of the GPU's memory vLLM may take; vLLM's default is 0.9."""
     dtype: Literal["auto", "half", "float16", "bfloat16", "float", "float32"] | None = None
-    """Weights and activations; unset: the model's own."""
+    """Weights and activations; unset: the model's own. ``float32`` for CPUs without instructions for bfloat16, which
+    take four times as long to read a prompt in it."""
     quantization: str | None = None
     """For example ``fp8`` or ``awq``; unset: what the model's config says."""
     kv_cache_dtype: str | None = None
