@@ -9,8 +9,8 @@ from tests.e2e.release import Release, is_ready
 from tests.e2e.test_batches import BATCH_TIMEOUT_S, begin, finish
 from tests.e2e.waiting import until
 
-#: Of the batch: at four at a time, beside the load, they take longer than the head is away.
-LINES, TOKENS = 200, 8
+#: Of the batch: at four at a time, beside the load, they take about as long as the head is away.
+LINES, TOKENS = 120, 8
 #: From the loss to a new head that knows all applications, in seconds.
 RECOVERY_TIMEOUT_S = 600
 
