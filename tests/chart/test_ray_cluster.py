@@ -32,9 +32,17 @@ def test_rays_own_interfaces_ask_for_the_charts_token() -> None:
     assert "authOptions" not in ray_cluster(render_chart({"security": {"ray": {"auth": "none"}}}))
 
 
+def test_no_node_reads_its_logs_for_drivers() -> None:
+    """KubeRay passes no "false" on."""
+    cluster = ray_cluster(render_chart())
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert len(groups) > 1
+    assert {group["rayStartParams"]["include-log-monitor"] for group in groups} == {"0"}
+
+
 def test_the_head_runs_nothing_and_is_not_exposed() -> None:
     head = ray_cluster(render_chart())["headGroupSpec"]
-    assert head["rayStartParams"] == {"num-cpus": "0"}
+    assert head["rayStartParams"]["num-cpus"] == "0"
     assert head["serviceType"] == "ClusterIP"
     assert ray_container(head)["resources"] == {
         "requests": {"cpu": "4", "memory": "16Gi"},

@@ -31,6 +31,7 @@ headGroupSpec:
   rayStartParams:
     # No replica and no task runs on the head.
     num-cpus: "0"
+    {{- include "llm-serving.rayStartParams" . | nindent 4 }}
   template: {{- include "llm-serving.podTemplate" (dict "root" . "role" "head" "spec" (include "llm-serving.head" . | fromJson)) | nindent 4 }}
 workerGroupSpecs:
 {{- $groups := include "llm-serving.workerGroups" . | fromJson }}
@@ -40,10 +41,17 @@ workerGroupSpecs:
   minReplicas: {{ int $group.minReplicas }}
   maxReplicas: {{ int $group.maxReplicas }}
   idleTimeoutSeconds: {{ int $group.idleTimeoutSeconds }}
-  rayStartParams: {}
+  rayStartParams: {{- include "llm-serving.rayStartParams" $ | nindent 4 }}
   labels: {{- toYaml $group.labels | nindent 4 }}
   template: {{- include "llm-serving.podTemplate" (dict "root" $ "role" "worker" "name" $name "spec" $group) | nindent 4 }}
 {{- end }}
+{{- end -}}
+
+{{- /* Renders what every node's `ray start` is told, as YAML. Scope: none. */ -}}
+{{- define "llm-serving.rayStartParams" -}}
+# A process in every pod that reads all logs, for drivers that print what their workers do; ours do not.
+# KubeRay leaves out what is "false".
+include-log-monitor: "0"
 {{- end -}}
 
 {{- /* Renders the names of the groups in the order they are appended to the cluster, as YAML.

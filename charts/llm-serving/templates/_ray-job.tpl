@@ -30,6 +30,7 @@ rayClusterSpec:
     rayStartParams:
       # The driver runs there, and nothing else.
       num-cpus: "0"
+      {{- include "llm-serving.rayStartParams" . | nindent 6 }}
     template: {{- include "llm-serving.podTemplate" (dict "root" .root "role" "head" "driver" true "spec" $head) | nindent 6 }}
   workerGroupSpecs:
   - groupName: {{ .name }}
@@ -38,6 +39,7 @@ rayClusterSpec:
     maxReplicas: {{ .workers }}
     rayStartParams:
       num-cpus: {{ .cpus | quote }}
+      {{- include "llm-serving.rayStartParams" . | nindent 6 }}
     {{- with $group.labels }}
     labels: {{- toYaml . | nindent 6 }}
     {{- end }}
