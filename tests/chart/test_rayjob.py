@@ -82,6 +82,7 @@ def test_it_has_the_nodes_that_its_replicas_fill(replicas: int, count: int, node
     assert ray_container(group)["resources"]["limits"]["nvidia.com/gpu"] == str(count)
     # Every accelerator's bundle takes one, and Ray Data must have some.
     assert int(group["rayStartParams"]["num-cpus"]) > count
+    assert group["rayStartParams"]["include-log-monitor"] == "0"
 
 
 def test_several_replicas_share_a_node_that_is_larger_than_they() -> None:
