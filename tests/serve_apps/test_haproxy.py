@@ -32,7 +32,12 @@ frontend http_frontend
 backend all
   server upstream {upstream}
 """
-HEADERS_TIMEOUT_S = 2
+
+
+@pytest.fixture
+def headers_timeout_s() -> int:
+    """How long HAProxy waits for a request's headers: also where this machine pauses between two system calls."""
+    return PATIENCE_S * 3
 
 
 @pytest.fixture
@@ -43,7 +48,7 @@ def upstream() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def haproxy(upstream: socket.socket, tmp_path: Path) -> Iterator[tuple[str, int]]:
+def haproxy(upstream: socket.socket, headers_timeout_s: int, tmp_path: Path) -> Iterator[tuple[str, int]]:
     """HAProxy's address, once it listens."""
     address = ("127.0.0.1", free_port())
     config = tmp_path / "haproxy.cfg"
@@ -51,7 +56,7 @@ def haproxy(upstream: socket.socket, tmp_path: Path) -> Iterator[tuple[str, int]
     environment = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(HAPROXY),
-        "LLM_HEADERS_TIMEOUT_S": str(HEADERS_TIMEOUT_S),
+        "LLM_HEADERS_TIMEOUT_S": str(headers_timeout_s),
     }
     process = subprocess.Popen([HAPROXY, "-db", "-f", config], env=environment, stderr=subprocess.DEVNULL)
     try:
@@ -113,6 +118,7 @@ def passed_on(upstream: socket.socket, haproxy: tuple[str, int], headers: bytes)
             return seen
 
 
+@pytest.mark.parametrize("headers_timeout_s", [2])
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "])
 def test_headers_that_do_not_come_are_given_up(haproxy: tuple[str, int], sent: bytes) -> None:
     with socket.create_connection(haproxy, timeout=PATIENCE_S) as client:
