@@ -12,7 +12,7 @@ WITH_MILVUS = (
     *(f"rag.{PIPELINE}.llm=chat", f"rag.{PIPELINE}.embedder=embedder"),
     # As the environment has it for docs: two cores for all, and a small model.
     *(f"rag.{PIPELINE}.vectorStore.timeoutS=20", f"rag.{PIPELINE}.embedTimeoutS=20"),
-    *(f"rag.{PIPELINE}.maxContextWords=500", f"rag.{PIPELINE}.maxTokens=256"),
+    *(f"rag.{PIPELINE}.maxContextWords=500", f"rag.{PIPELINE}.maxTokens=64"),
 )
 #: Asks Milvus for its collections without a password.
 STRANGER = """
