@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from serve_apps.common.imports import uncollected
+
 if TYPE_CHECKING:
     from xdist.scheduler import LoadFileScheduling
 
@@ -26,6 +28,13 @@ def pytest_configure() -> None:
     ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
     # Serve's controller looks after everything ten times a second, with a tenth of a core or two.
     os.environ["RAY_SERVE_CONTROL_LOOP_INTERVAL_S"] = "0.3"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import all tests, and with them vLLM, in four fifths of the time."""
+    with uncollected():
+        return (yield)
 
 
 #: Folders whose tests stay in one process together, as elsewhere those of a file: they share clusters, and two with
