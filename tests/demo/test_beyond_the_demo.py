@@ -100,7 +100,7 @@ def cluster(config: dict[str, Any], models: Path, secrets: Path, key: str) -> It
         "LLM_SERVING_SECRETS": str(secrets),
         "LLM_SERVING_MODELS": str(models),
     }
-    with serving(config["serve"], environment, config["labels"]) as cluster:
+    with serving(config["serve"], environment, config["labels"], cpus=6) as cluster:
         yield cluster
 
 
@@ -120,7 +120,10 @@ def test_the_rendered_placement_has_a_bundle_for_each_worker(config: dict[str, A
 
 def test_two_workers_answer_as_one_model(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
-        model="chat", temperature=0, messages=[{"role": "user", "content": "What is the capital of France?"}]
+        model="chat",
+        temperature=0,
+        max_tokens=16,
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
     )
     assert answer.choices[0].message.content
     deadline = time.monotonic() + LISTED_WITHIN_S

@@ -72,7 +72,7 @@ def cluster(nights: Path) -> Iterator[LocalCluster]:
     }
     (nights / "journal").touch()
     hold(nights, HELD_FROM_DRIVER)
-    with LocalCluster(environment, rendered.labels) as running:
+    with LocalCluster(environment, rendered.labels, cpus=4) as running:
         yield running
 
 

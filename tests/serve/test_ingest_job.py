@@ -52,7 +52,8 @@ def cluster(rendered: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFac
     secrets = tmp_path_factory.mktemp("secrets")
     (secrets / "internal").mkdir()
     (secrets / "internal" / "token").write_text(TOKEN)
-    with LocalCluster({**ray_service(rendered).environment, "LLM_SERVING_SECRETS": str(secrets)}, {}) as running:
+    environment = {**ray_service(rendered).environment, "LLM_SERVING_SECRETS": str(secrets)}
+    with LocalCluster(environment, {}, cpus=4) as running:
         yield running
 
 

@@ -72,8 +72,9 @@ class LocalCluster:
     their orphans, so none can slip away.
     """
 
-    def __init__(self, environment: dict[str, str], labels: dict[str, str]) -> None:
-        """``environment`` and ``labels`` are those of the Ray pods it stands in for."""
+    def __init__(self, environment: dict[str, str], labels: dict[str, str], cpus: int = LOGICAL_CPUS) -> None:
+        """``environment`` and ``labels`` are those of the Ray pods it stands in for; Ray Data fills all ``cpus``."""
+        self._cpus = cpus
         # In /tmp whatever TMPDIR says: HAProxy's socket lies 70 characters below it and may have 97 in all.
         self.folder = Path(tempfile.mkdtemp(prefix="llms-", dir="/tmp"))
         self._labels = labels
@@ -138,7 +139,7 @@ class LocalCluster:
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={_port(self._dashboard)}"),
             *(f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={_port(self.metrics_url)}"),
             *(f"--dashboard-agent-grpc-port={free_port()}", f"--runtime-env-agent-port={free_port()}"),
-            *(f"--ray-client-server-port={free_port()}", f"--num-cpus={LOGICAL_CPUS}"),
+            *(f"--ray-client-server-port={free_port()}", f"--num-cpus={self._cpus}"),
             *(f"--object-store-memory={OBJECT_STORE_BYTES}", f"--temp-dir={self.folder / 'ray'}"),
             # Ray's own autoscaler has one node here, and in a pod KubeRay starts Ray without it, too. Its log monitor
             # reads every line of every process, in case a driver would print it.
@@ -308,10 +309,14 @@ def _end(processes: list[psutil.Process]) -> None:
 
 @contextmanager
 def serving(
-    serve_config: dict[str, Any], environment: dict[str, str], labels: dict[str, str], timeout_s: float = 600
+    serve_config: dict[str, Any],
+    environment: dict[str, str],
+    labels: dict[str, str],
+    cpus: int = LOGICAL_CPUS,
+    timeout_s: float = 600,
 ) -> Iterator[LocalCluster]:
     """A cluster on which every application of ``serve_config`` runs."""
-    with LocalCluster(environment, labels) as cluster:
+    with LocalCluster(environment, labels, cpus) as cluster:
         cluster.deploy(serve_config)
         cluster.wait([application["name"] for application in serve_config["applications"]], timeout_s)
         yield cluster
