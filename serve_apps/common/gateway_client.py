@@ -171,9 +171,10 @@ class GatewayClient:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._connections().post(self._base_url + path, data=body, headers=headers)
-        except TimeoutError as error:
-            raise UpstreamTimeout(f"{whom} did not begin to answer within {self._timeout_s:g} s.") from error
-        except aiohttp.ClientError as error:
+        except (TimeoutError, aiohttp.ClientError) as error:
+            # aiohttp's own errors of timeouts are both; one to connect is no answer that is late.
+            if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+                raise UpstreamTimeout(f"{whom} did not begin to answer within {self._timeout_s:g} s.") from error
             logger.error("gateway unreachable", extra={"error": str(error), "asked": whom})
             raise Unavailable(f"{whom} cannot be reached; try again.", retry_after_s=1) from error
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serve_apps.common import gateway_client
 from serve_apps.common.protocol import INTERNAL_HEADER, REQUEST_ID_HEADER, TENANT_HEADER
 from serve_apps.common.secrets import InternalCredential
 from serve_apps.rag.config import RagPipelines
@@ -88,11 +89,15 @@ class RagServer:
 
 
 @pytest.fixture
-def rag(gateway_url: str, store_uri: str, credential: InternalCredential) -> Iterator[Callable[..., RagServer]]:
+def rag(
+    gateway_url: str, store_uri: str, credential: InternalCredential, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., RagServer]]:
     """Starts a RAG app whose pipeline ``docs`` has the given settings: ``rag(topK=3)``.
 
     Its documents are in memory, or with ``stored=True`` where its settings say: an embedded store.
     """
+    # On a busy machine both ends stand still for as long as that.
+    monkeypatch.setattr(gateway_client, "CONNECT_TIMEOUT_S", PATIENCE_S)
     with ExitStack() as stack:
 
         def start(stored: bool = False, **settings: Any) -> RagServer:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from serve_apps.common import gateway_client
 from serve_apps.common.errors import (
     InvalidRequest,
     PermissionDenied,
@@ -247,3 +248,16 @@ def test_a_gateway_that_is_not_there_is_unavailable(credential: InternalCredenti
             await client.chat(CHAT, CALLER)
 
     asyncio.run(_with_client(f"http://127.0.0.1:{closed_port}", credential, check))
+
+
+def test_a_gateway_that_takes_no_connection_in_time_is_unavailable(
+    credential: InternalCredential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_client, "CONNECT_TIMEOUT_S", 0.2)
+
+    async def check(client: GatewayClient) -> None:
+        with pytest.raises(Unavailable, match="Model 'chat' cannot be reached"):
+            await client.chat(CHAT, CALLER)
+
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
+        asyncio.run(_with_client("http://{}:{}".format(*full.getsockname()), credential, check))
