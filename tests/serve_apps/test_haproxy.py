@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import serve_apps
+from tests.serve_apps.gateway.servers import PATIENCE_S
 from tools.ports import free_port
 
 HAPROXY = Path(serve_apps.__file__).parent / "haproxy"
-PATIENCE_S = 20
 CONFIG = """
 defaults
   mode http
@@ -37,7 +37,7 @@ backend all
 @pytest.fixture
 def headers_timeout_s() -> int:
     """How long HAProxy waits for a request's headers: also where this machine pauses between two system calls."""
-    return PATIENCE_S * 3
+    return PATIENCE_S
 
 
 @pytest.fixture

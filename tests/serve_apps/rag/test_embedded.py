@@ -15,9 +15,8 @@ from serve_apps.rag.embedded import Embedded, _Collection
 from serve_apps.rag.filters import parse
 from serve_apps.rag.keywords import KeywordIndex
 from serve_apps.rag.vector_store import StoredDocument
+from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.rag.written import run, unit, write
-
-PATIENCE_S = 20
 
 
 def open_store(uri: str, collection: str = "docs") -> Embedded:

@@ -21,11 +21,10 @@ from serve_apps.common.secrets import UpstreamKeys
 from serve_apps.rag.config import VectorStore
 from serve_apps.rag.milvus import Milvus
 from serve_apps.rag.vector_store import StoredDocument
+from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.rag.conftest import RagServer
 from tests.serve_apps.rag.milvus_process import PASSWORD, MilvusProcess
 from tests.serve_apps.rag.written import run, unit, write
-
-PATIENCE_S = 20
 
 
 def open_store(uri: str, timeout_s: float = PATIENCE_S) -> Milvus:

@@ -4,9 +4,8 @@ import pytest
 
 from serve_apps.common.errors import UpstreamTimeout
 from serve_apps.rag.stages import Stages
+from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.rag.recorded import Recorded
-
-PATIENCE_S = 20
 
 
 def test_a_stage_gives_what_its_work_gives_and_is_timed() -> None:

@@ -13,11 +13,11 @@ from serve_apps.rag.config import VectorStore as Settings
 from serve_apps.rag.figures import MAX_FIGURE_BYTES, Figure
 from serve_apps.rag.stores import open_store
 from serve_apps.rag.vector_store import StoredDocument, VectorStore
+from tests.serve_apps.gateway.servers import PATIENCE_S
 from tests.serve_apps.rag.milvus_process import MilvusProcess
 from tests.serve_apps.rag.written import run, unit, write
 
 QUOTED = """docs/"a" or chunk >= 0 \\ 'b'.md"""
-PATIENCE_S = 20
 
 
 @pytest.fixture(params=["embedded", "milvus"])
