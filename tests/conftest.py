@@ -40,12 +40,14 @@ def pytest_collection() -> Iterator[None]:
 #: Folders whose tests stay in one process together, as elsewhere those of a file: they share clusters, and two with
 #: real models would not fit into 24 GB.
 WITH_CLUSTERS = ("tests/serve/", "tests/demo/")
+#: Of those, one whose cluster is its own and small, and has no Serve that would want the same ports.
+WITH_ITS_OWN = "tests/serve/test_ingest_job.py"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores: much of what tests do, most of all those with clusters, is to wait."""
-    return (os.cpu_count() or 1) + 1
+    """As many as cores, hyperthreads too; with clusters, a process keeps more than one of them busy."""
+    return max(2, os.cpu_count() or 1)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,7 +57,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadFileSch
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "clusters" if nodeid.startswith(WITH_CLUSTERS) else super()._split_scope(nodeid)
+            together = nodeid.startswith(WITH_CLUSTERS) and not nodeid.startswith(WITH_ITS_OWN)
+            return "clusters" if together else super()._split_scope(nodeid)
 
     return Scheduling(config, log)
 
