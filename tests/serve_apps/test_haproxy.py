@@ -36,7 +36,7 @@ backend all
 
 @pytest.fixture
 def headers_timeout_s() -> int:
-    """How long HAProxy waits for a request's headers: also where this machine pauses between two system calls."""
+    """How long HAProxy waits for a request's headers: longer than a busy machine keeps a test from sending them."""
     return PATIENCE_S
 
 

@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +32,20 @@ def test_a_full_disk_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 def test_enough_disk_is_accepted(tmp_path: Path) -> None:
     check_disk(tmp_path, int(13e9))
+
+
+@pytest.mark.parametrize(
+    ("named", "taken"),
+    [
+        ([], "/usr/bin/python3.11" if Path("/usr/lib/python3.11/ensurepip").exists() else "python3.11"),
+        (["PYTHON=/opt/python"], "/opt/python"),
+    ],
+)
+def test_make_takes_debians_python_unless_another_is_named(named: list[str], taken: str) -> None:
+    alone = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS", "MAKEOVERRIDES")}
+    command = ["make", "--dry-run", "--no-print-directory", "environment", *named]
+    told = subprocess.run(command, cwd=environment.REPOSITORY, env=alone, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == f'"{taken}" -m tools.environment'
 
 
 def test_an_environment_is_made_once(tmp_path: Path) -> None:
