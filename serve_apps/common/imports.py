@@ -1,8 +1,10 @@
 """Imports of large libraries."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 
 @contextmanager
@@ -21,3 +23,19 @@ def uncollected() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+@contextmanager
+def left_out(name: str) -> Iterator[None]:
+    """Import something in the block that imports the library ``name``, too, and does not need it here.
+
+    It gets an empty module in its place. Whoever imports the library afterwards gets the library.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = ModuleType(name)
+    try:
+        yield
+    finally:
+        del sys.modules[name]

@@ -27,9 +27,10 @@ def build_app(args: LLMArgs) -> Application:
     with uncollected():
         from ray.serve.llm import LLMConfig, build_openai_app
 
-        from serve_apps.llm.compat import build_pd_app
+        from serve_apps.llm import compat
 
+    compat.route_without_torch()
     config = LLMConfig(**llm_config(args))
     if (prefill := args.parallelism.prefill) is not None:
-        return build_pd_app(LLMConfig(**prefill_config(args, prefill)), config)
+        return compat.build_pd_app(LLMConfig(**prefill_config(args, prefill)), config)
     return build_openai_app({"llm_configs": [config]})

@@ -9,6 +9,7 @@ from typing import Any
 from ray._common.usage import usage_lib
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.core.engine.protocol import LLMEngine
+from ray.llm._internal.serve.core.ingress import router as ray_router
 from ray.llm._internal.serve.core.ingress.builder import (
     _build_direct_streaming_llm_deployment,
     _build_openai_ingress_request_router,
@@ -19,7 +20,7 @@ from ray.llm._internal.serve.serving_patterns.prefill_decode.builder import PDSe
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
-from serve_apps.llm import folder, peft
+from serve_apps.llm import folder, peft, router
 
 __all__ = [
     "LLMEngine",
@@ -29,6 +30,7 @@ __all__ = [
     "look_at_models_in_this_process",
     "outermost_middleware",
     "report_usage_only_if_wanted",
+    "route_without_torch",
     "set_sampling_defaults",
     "work_in_the_engines_process",
 ]
@@ -45,6 +47,11 @@ def build_pd_app(prefill: LLMConfig, decode: LLMConfig) -> Application:
     )
     router = _build_openai_ingress_request_router(server=server, llm_config=args.decode_config)
     return server._with_ingress_request_router(router)
+
+
+def route_without_torch() -> None:
+    """Have ray.serve.llm's builders take our router."""
+    ray_router.LLMRouter = router.LLMRouter
 
 
 def work_in_the_engines_process() -> None:

@@ -1,9 +1,11 @@
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from serve_apps.common.imports import uncollected
+from serve_apps.common.imports import left_out, uncollected
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +37,19 @@ def test_who_has_turned_the_collector_off_finds_it_so() -> None:
         pass
     assert not gc.isenabled()
     assert gc.get_freeze_count() == 0
+
+
+def test_what_is_left_out_is_empty_in_the_block_and_whole_afterwards() -> None:
+    program = (
+        "from serve_apps.common.imports import left_out\n"
+        "with left_out('wave'):\n    import wave as empty\n"
+        "import wave\nprint(hasattr(empty, 'open'), hasattr(wave, 'open'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"
+
+
+def test_what_is_there_already_is_not_left_out() -> None:
+    with left_out("gc"):
+        assert sys.modules["gc"] is gc
+    assert sys.modules["gc"] is gc

@@ -13,7 +13,7 @@ from serve_apps.llm.config import LLMArgs
 from tests.chart.render import VALUES, application, render_chart
 
 #: Each preset, the class of the deployment that clients reach, where a replica of it is placed, and its GPUs.
-PRESETS = {
+PRESETS: dict[str, list[str | int | None]] = {
     "large-model-tp4": ["VLLMServer", "STRICT_PACK", 4],
     "large-model-p4d": ["VLLMServer", "STRICT_PACK", 8],
     "large-model-awq": ["VLLMServer", "STRICT_PACK", 2],
@@ -21,6 +21,8 @@ PRESETS = {
     "large-model-moe": ["DataParallelVLLMServer", None, 4],  # of a rank; Serve packs all of a gang
     "large-model-prefill": ["DecodeVLLMServer", "STRICT_PACK", 4],
 }
+#: The module and class of the deployment that HAProxy asks, and its name.
+ROUTER = ["serve_apps.llm.router", "LLMRouter", "LLMRouter"]
 #: Builds the application of each of the arguments it reads, and tells of the deployments.
 PROGRAM = """
 import json, sys
@@ -29,10 +31,15 @@ from serve_apps.llm.config import LLMArgs
 
 told = []
 for args in json.load(sys.stdin):
-    deployment = build_app(LLMArgs.model_validate(args))._bound_deployment
+    app = build_app(LLMArgs.model_validate(args))
+    deployment, router = app._bound_deployment, app._ingress_request_router._bound_deployment
     replica = deployment._replica_config
     gpus = sum(bundle.get("GPU", 0) for bundle in replica.placement_group_bundles)
-    told.append([deployment.func_or_class.__name__, replica.placement_group_strategy, gpus])
+    routes = router.func_or_class
+    told.append([
+        *(deployment.func_or_class.__name__, replica.placement_group_strategy, gpus),
+        *(routes.__module__, routes.__name__, router.name),
+    ])
 print(json.dumps(told))
 """
 #: Ray reads them when it is imported, so a process of its own has them.
@@ -50,7 +57,8 @@ def test_each_preset_becomes_a_deployment_with_a_bundle_for_each_gpu() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert dict(zip(PRESETS, json.loads(done.stdout.splitlines()[-1]), strict=True)) == PRESETS
+    expected = {preset: [*server, *ROUTER] for preset, server in PRESETS.items()}
+    assert dict(zip(PRESETS, json.loads(done.stdout.splitlines()[-1]), strict=True)) == expected
 
 
 def test_a_path_that_leads_nowhere_is_refused_before_vllm_is_imported(
