@@ -57,4 +57,4 @@ def test_a_machine_that_is_down_runs_nothing(machine: Machine) -> None:
 
 def test_nothing_of_the_users_environment_gets_in(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
-    assert set(module._environment({"TMPDIR": "/x"})) == {"PATH", "HOME", "LLM_SERVING_CLUSTER", "TMPDIR"}
+    assert set(module._environment({"TMPDIR": "/x"})) == {"PATH", "HOME", "LLM_SERVING_CLUSTER", "GOGC", "TMPDIR"}
