@@ -26,8 +26,8 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Each of thousands of HTTP clients would read the certificates of all authorities, half of a short test's time.
     ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
-    # Serve's controller looks after everything ten times a second, with a tenth of a core or two.
-    os.environ["RAY_SERVE_CONTROL_LOOP_INTERVAL_S"] = "0.3"
+    # As in the chart's pods; some tests have a Serve of their own.
+    os.environ["RAY_SERVE_CONTROL_LOOP_INTERVAL_S"] = "0.5"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -40,8 +40,8 @@ def pytest_collection() -> Iterator[None]:
 #: Folders whose tests stay in one process together, as elsewhere those of a file: they share clusters, and two with
 #: real models would not fit into 24 GB.
 WITH_CLUSTERS = ("tests/serve/", "tests/demo/")
-#: Of those, one whose cluster is its own and small, and has no Serve that would want the same ports.
-WITH_ITS_OWN = "tests/serve/test_ingest_job.py"
+#: Of those, some whose clusters are their own and small, and have no Serve that would want the same ports.
+WITH_THEIR_OWN = ("tests/serve/test_batch_job.py", "tests/serve/test_ingest_job.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -57,7 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadFileSch
 
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            together = nodeid.startswith(WITH_CLUSTERS) and not nodeid.startswith(WITH_ITS_OWN)
+            together = nodeid.startswith(WITH_CLUSTERS) and not nodeid.startswith(WITH_THEIR_OWN)
             return "clusters" if together else super()._split_scope(nodeid)
 
     return Scheduling(config, log)

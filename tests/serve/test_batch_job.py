@@ -69,6 +69,9 @@ def cluster(nights: Path) -> Iterator[LocalCluster]:
         "FAKE_TOKEN_S": "0.3",
         "FAKE_HELD_FROM": str(nights / "held-from"),
         "FAKE_JOURNAL": str(nights / "journal"),
+        # Replicas of other tests' clusters have those from 30000 on.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": "31001",
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": "32000",
     }
     (nights / "journal").touch()
     hold(nights, HELD_FROM_DRIVER)
