@@ -13,7 +13,7 @@ atomically. A property test plays random traffic to both and compares every answ
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -90,12 +90,18 @@ def fits(held: float, cost: float, burst: float) -> bool:
 
 
 def take(
-    counters: Counters, bounds: Bounds, now: float, tokens: float, lease: str, advance: Amounts | None = None
+    counters: Counters,
+    bounds: Bounds,
+    now: float,
+    tokens: float,
+    lease: str,
+    advance: Amounts | None = None,
+    places: Sequence[str] = (),
 ) -> Outcome:
     """Let one request with an estimate of ``tokens`` in, or refuse it and change nothing.
 
     The lease counts as running until it is settled, or until ``LEASE_S`` from ``now`` unless renewed. With the request
-    goes its ``advance``, as long as no more than half of any limit is used then.
+    goes its ``advance``, with leases for ``places``, as long as no more than half of any limit is used then.
     """
     requests, spare = bounds.requests, bounds.tokens
     requests_held = level(counters.requests_tat, now, requests.rate) if requests else 0.0
@@ -116,7 +122,7 @@ def take(
         advanced = (
             (not requests or requests_held + 1 + advance.requests <= requests.burst / 2)
             and (not spare or tokens_held + tokens + advance.tokens <= spare.burst / 2)
-            and (bounds.running is None or len(counters.leases) + 1 <= bounds.running / 2)
+            and (bounds.running is None or len(counters.leases) + 1 + len(places) <= bounds.running / 2)
         )
         if advanced:
             taken, tokens = 1 + advance.requests, tokens + advance.tokens
@@ -127,7 +133,8 @@ def take(
         counters.tokens_tat = max(counters.tokens_tat, now) + tokens / spare.rate
         tokens_held += tokens
     if bounds.running is not None:
-        counters.leases[lease] = now + LEASE_S
+        for each in (lease, *(places if advanced else ())):
+            counters.leases[each] = now + LEASE_S
     return Outcome("", requests_held, tokens_held, advanced)
 
 
@@ -181,8 +188,8 @@ end
 """
 
 #: KEYS: requests, tokens, running, month. ARGV: now, burst and rate of requests, burst and rate of tokens, running,
-#: budget, tokens, lease, seconds of a lease, requests and tokens in advance or -1. Answers: refused_by, requests,
-#: tokens, whether the advance was taken.
+#: budget, tokens, lease, seconds of a lease, requests and tokens in advance or -1, the leases of places in advance.
+#: Answers: refused_by, requests, tokens, whether the advance was taken.
 TAKE = (
     _LUA
     + """
@@ -211,7 +218,7 @@ if tokens_burst >= 0 and tokens_held + tokens > tokens_burst + ROUNDING then ret
 if more_requests >= 0
   and (requests_burst < 0 or requests_held + 1 + more_requests <= requests_burst / 2)
   and (tokens_burst < 0 or tokens_held + tokens + more_tokens <= tokens_burst / 2)
-  and (running < 0 or runs + 1 <= running / 2) then
+  and (running < 0 or runs + 1 + #ARGV - 12 <= running / 2) then
   requests, tokens, advanced = 1 + more_requests, tokens + more_tokens, 1
 end
 if requests_burst >= 0 then
@@ -225,6 +232,9 @@ end
 if running >= 0 then
   local lease_s = number(10)
   redis.call('ZADD', KEYS[3], exact(now + lease_s), ARGV[9])
+  if advanced == 1 then
+    for index = 13, #ARGV do redis.call('ZADD', KEYS[3], exact(now + lease_s), ARGV[index]) end
+  end
   redis.call('EXPIRE', KEYS[3], math.ceil(lease_s))
 end
 return outcome('')

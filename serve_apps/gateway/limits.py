@@ -2,7 +2,8 @@
 
 A request reserves its estimate of tokens when it comes and is settled with what it really used. With Redis that is
 one round trip before it is sent on, shared by all that come at the same time; settlements go with it, and nobody waits
-for them. A busy tenant that is far from its limits costs one now and then (``advances``), and one without limits none.
+for them. A busy tenant that is far from its limits costs one now and then, and so do the requests that it sends at once
+(``advances``); one without limits costs none.
 While Redis is down, or where there is none, each replica grants its share of every limit by itself.
 """
 
@@ -18,7 +19,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from serve_apps.gateway import advances, gcra, limit_answers
-from serve_apps.gateway.advances import Advance
+from serve_apps.gateway.advances import Advance, Wanted
 from serve_apps.gateway.config import Tenant
 from serve_apps.gateway.gcra import Amounts, Bounds, Bucket, Counters, Outcome
 from serve_apps.gateway.headers import RawHeaders
@@ -210,27 +211,41 @@ class Limits:
         advance = self._advances.get((tenant, bounds))
         if advance is None:
             advance = self._advances[tenant, bounds] = Advance(bounds)
-        within_budget = bounds.budget is None or self._spent(tenant, 1) < bounds.budget
-        if within_budget and not store.down:
-            taken = advance.take(reserved, lease, self._stopwatch())
-            if taken is not None:
-                if advance.is_ending(self._stopwatch()) and (wanted := advance.wanted()) is not None:
-                    advance.asking = True
-                    self._soon(self._renew(store, tenant, advance, wanted))
-                return self._granted(taken[0], tenant, bounds, reserved, taken[1], advance)
+        advance.see(reserved, self._stopwatch())
+        grant = self._take_ahead(store, tenant, advance, reserved, lease)
+        if grant is None and advance.asking is not None:
+            # Of many that come together the first asks for all.
+            advance.waiting += 1
+            await asyncio.wait((advance.asking,))
+            grant = self._take_ahead(store, tenant, advance, reserved, lease)
+        if grant is not None:
+            return grant
         try:
-            if advance.asking or (wanted := advance.wanted()) is None:
-                outcome = await self._ask(store, tenant, bounds, reserved, lease)
-            else:
-                advance.asking = True
+            outcome = None
+            if advance.asking is None and advance.may_pay(self._stopwatch()):
                 # Who leaves meanwhile leaves to others what is taken for them.
-                asking = self._soon(self._ask_ahead(store, tenant, advance, wanted, reserved, lease))
-                outcome = await asyncio.shield(asking)
+                outcome = await asyncio.shield(
+                    self._begin(advance, self._ask_ahead(store, tenant, advance, reserved, lease))
+                )
+            if outcome is None:
+                outcome = await self._ask(store, tenant, bounds, reserved, lease)
         except asyncio.CancelledError:
             if bounds.running is not None:
                 self._owe(tenant, bounds, Amounts(0, 0), (lease,))  # Redis lets it in all the same
             raise
         return self._granted(outcome, tenant, bounds, reserved, lease, advance)
+
+    def _take_ahead(self, store: Store, tenant: str, advance: Advance, tokens: int, lease: str) -> Grant | None:
+        """A grant from what was taken in advance, if that is enough."""
+        bounds, now = advance.bounds, self._stopwatch()
+        if store.down or (bounds.budget is not None and self._spent(tenant, 1) >= bounds.budget):
+            return None
+        taken = advance.take(tokens, lease, now)
+        if taken is None:
+            return None
+        if advance.is_ending(now) and advance.wanted() is not None:
+            self._begin(advance, self._renew(store, tenant, advance))
+        return self._granted(taken[0], tenant, bounds, tokens, taken[1], advance)
 
     def _forget_advances(self) -> None:
         """Redis is down; when it is back, it need not know them."""
@@ -238,31 +253,49 @@ class Limits:
             advance.end()
         self._advances.clear()
 
-    async def _ask_ahead(
-        self, store: Store, tenant: str, advance: Advance, wanted: Amounts, tokens: int, lease: str
-    ) -> Outcome:
+    def _begin(self, advance: Advance, asking: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Have Redis asked for an advance, once all requests that came together have been seen."""
+        task = self._soon(asking)
+        advance.asking, advance.waiting = task, 0
+        return task
+
+    async def _ask_ahead(self, store: Store, tenant: str, advance: Advance, tokens: int, lease: str) -> Outcome | None:
+        """Ask for a request and an advance; None: that does not pay, and nothing was asked."""
         try:
-            outcome = await self._ask(store, tenant, advance.bounds, tokens, lease, wanted)
+            wanted = advance.wanted()
+            if wanted is None:
+                return None
+            places = [self._lease() for _ in range(wanted.places)]
+            outcome = await self._ask(store, tenant, advance.bounds, tokens, lease, wanted, places)
         finally:
-            advance.asking = False
+            advance.asking = None
         if not outcome.advanced:
-            self._end(tenant, advance)  # the limit is near: others may need what is left
-        elif idle := advance.begin(wanted, outcome, self._stopwatch()):
+            advance.deny(self._stopwatch())
+            self._end(tenant, advance)  # others may need what is left
+        elif idle := advance.begin(wanted, places, outcome, self._stopwatch()):
             self._owe(tenant, advance.bounds, Amounts(0, 0), idle)
         return outcome
 
-    async def _renew(self, store: Store, tenant: str, advance: Advance, wanted: Amounts) -> None:
+    async def _renew(self, store: Store, tenant: str, advance: Advance) -> None:
         lease = self._lease()
-        outcome = await self._ask_ahead(store, tenant, advance, wanted, 0, lease)
-        if not outcome.refused_by:  # it was let in, and there is no such request
+        outcome = await self._ask_ahead(store, tenant, advance, 0, lease)
+        if outcome is not None and not outcome.refused_by:  # it was let in, and there is no such request
             self._owe(tenant, advance.bounds, Amounts(-1, 0), (lease,))
 
     async def _ask(
-        self, store: Store, tenant: str, bounds: Bounds, tokens: int, lease: str, wanted: Amounts | None = None
+        self,
+        store: Store,
+        tenant: str,
+        bounds: Bounds,
+        tokens: int,
+        lease: str,
+        wanted: Wanted | None = None,
+        places: Sequence[str] = (),
     ) -> Outcome:
         keys = _keys(tenant, "requests", "tokens", "running")
         keys.append(month_key(tenant, month(self._clock())))
-        answer = await store.run(_TAKE, keys, take_arguments(bounds, tokens, lease, advance=wanted))
+        advance = None if wanted is None else Amounts(wanted.requests, wanted.tokens)
+        answer = await store.run(_TAKE, keys, take_arguments(bounds, tokens, lease, advance=advance, places=places))
         return Outcome(answer[0], float(answer[1]), float(answer[2]), bool(answer[3]))
 
     def _end(self, tenant: str, advance: Advance) -> None:
@@ -341,7 +374,12 @@ class Limits:
 
 
 def take_arguments(
-    bounds: Bounds, tokens: float, lease: str, now: float = _NONE, advance: Amounts | None = None
+    bounds: Bounds,
+    tokens: float,
+    lease: str,
+    now: float = _NONE,
+    advance: Amounts | None = None,
+    places: Sequence[str] = (),
 ) -> list[float | str]:
     """What ``gcra.TAKE`` is given; without ``now``, Redis' own clock counts."""
     return [
@@ -354,6 +392,7 @@ def take_arguments(
         lease,
         gcra.LEASE_S,
         *(advance or _NO_ADVANCE),
+        *places,
     ]
 
 

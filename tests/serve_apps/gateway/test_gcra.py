@@ -97,6 +97,14 @@ def test_an_advance_goes_with_a_request_while_half_of_every_limit_is_free() -> N
     assert not gcra.take(counters, bounds, NOW, 1, "sixth", Amounts(1, 1)).advanced
 
 
+@pytest.mark.parametrize(("places", "advanced"), [(["a", "b", "c", "d"], True), (["a", "b", "c", "d", "e"], False)])
+def test_places_go_with_an_advance_up_to_half_of_them(places: list[str], advanced: bool) -> None:
+    counters = Counters()
+    outcome = gcra.take(counters, Bounds(running=10), NOW, 10, "lease", Amounts(8, 80), places)
+    assert outcome.advanced == advanced
+    assert list(counters.leases) == ["lease", *(places if advanced else [])]
+
+
 def test_what_was_taken_in_advance_is_given_back() -> None:
     bounds, counters = Bounds(requests=Bucket.per_minute(100), tokens=Bucket.per_minute(1_000)), Counters()
     gcra.take(counters, bounds, NOW, 10, "lease", Amounts(30, 300))
@@ -155,14 +163,16 @@ def test_redis_decides_as_python_does(redis_server: RedisServer, seed: int) -> N
                 await store.ask(lambda redis: redis.hset(KEYS[3], "cost", repr(counters.spent)))
             tokens, lease = drawn.randint(1, 3_000), f"lease-{step}"
             advance = Amounts(drawn.randint(0, 30), drawn.randint(0, 20_000)) if drawn.random() < 0.3 else None
-            expected = gcra.take(counters, bounds, now, tokens, lease, advance)
-            arguments = take_arguments(bounds, tokens, lease, now, advance)
+            places = [f"{lease}-{place}" for place in range(drawn.randint(0, 3))] if advance else []
+            expected = gcra.take(counters, bounds, now, tokens, lease, advance, places)
+            arguments = take_arguments(bounds, tokens, lease, now, advance, places)
             answer = await store.run(take, KEYS, arguments)
             outcome = Outcome(answer[0], float(answer[1]), float(answer[2]), bool(answer[3]))
             assert outcome == expected, f"step {step}"
             seen.add(expected.refused_by)
             if not expected.refused_by:
                 running[lease] = tokens
+                running |= dict.fromkeys(places if expected.advanced else [], 0)
         await store.close()
 
     asyncio.run(story())

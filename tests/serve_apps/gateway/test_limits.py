@@ -46,6 +46,13 @@ async def let_in(of: Limits, rules: Tenant, times: int, tokens: int = 0, tenant:
     return grants
 
 
+async def let_in_together(of: Limits, rules: Tenant, times: int, tokens: int = 0) -> list[Grant]:
+    """As ``let_in``, of requests that come at the same time."""
+    asked = await asyncio.gather(*(of.take("acme", rules, tokens) for _ in range(times)), return_exceptions=True)
+    assert all(isinstance(one, Grant | LimitReached) for one in asked)
+    return [one for one in asked if isinstance(one, Grant)]
+
+
 def refused(of: Limits, rules: Tenant, tokens: int = 0) -> LimitReached:
     with pytest.raises(LimitReached) as caught:
         asyncio.run(of.take("acme", rules, tokens))
@@ -443,6 +450,29 @@ def test_nothing_above_a_limit_is_let_in_and_what_others_hold_comes_back(redis_s
     with_stores(redis_server, 3, story)
 
 
+def test_of_many_that_come_together_one_asks_for_all(redis_server: RedisServer) -> None:
+    async def story(store: Store) -> None:
+        of = limits(store)
+        await of.take("other", BUSY, 100)  # now Redis knows the script
+        assert len(await let_in_together(of, BUSY, 30, tokens=100)) == 30
+        with redis_server.client() as client:
+            assert client.info("commandstats")["cmdstat_evalsha"]["calls"] == 2
+            assert client.zcard(tenant_key("acme", "running")) == 30
+
+    with_stores(redis_server, 1, story)
+
+
+def test_where_a_limit_is_near_each_of_them_asks(redis_server: RedisServer) -> None:
+    async def story(store: Store, other: Store) -> None:
+        of, rules = limits(store), Tenant(requests_per_minute=600, max_concurrent_requests=600)
+        assert len(await let_in(limits(other), rules, 590)) == 590
+        assert len(await let_in_together(of, rules, 30)) in (10, 11)
+        with redis_server.client() as client:
+            assert client.zcard(tenant_key("acme", "running")) in (600, 601)
+
+    with_stores(redis_server, 2, story)
+
+
 def test_half_a_limit_away_nothing_is_taken_in_advance(redis_server: RedisServer) -> None:
     async def story(store: Store, other: Store) -> None:
         of, rules = limits(store), Tenant(requests_per_minute=600)
@@ -555,7 +585,7 @@ def test_who_leaves_while_redis_is_asked_leaves_nothing_behind(redis_server: Red
         with pytest.raises(asyncio.CancelledError):
             await leaving
         await settled(of)
-        assert [each.asking for each in of._advances.values()] == [False]
+        assert [each.asking for each in of._advances.values()] == [None]
         with redis_server.client() as client:
             assert client.zcard(tenant_key("acme", "running")) == len(grants)
         assert not advance.is_over(NOON), "what was taken is there for others"
