@@ -112,7 +112,7 @@ class Advance:
         return True
 
     def may_pay(self, now: float) -> bool:
-        """Whether it is worth a look at what is ``wanted``, once all that have come together have been seen."""
+        """Whether an advance can be worth it; ``wanted`` knows once all that have come together have been seen."""
         bounds = self.bounds
         return (
             now - self._denied_s >= LIFE_S
@@ -129,15 +129,10 @@ class Advance:
             requests = min(requests, int(bounds.requests.burst * SHARE))
         if bounds.tokens and each:
             requests = min(requests, int(bounds.tokens.burst * SHARE / each))
-        places = 0
-        if bounds.running is not None:
-            most = int(bounds.running * SHARE)
-            if most < 1:
-                return None
-            places = max(0, min(self.waiting, most) - len(self.places))
         if requests < LEAST:
             return None
-        return Wanted(max(0.0, requests - self._requests), max(0.0, requests * each - self._tokens), places)
+        places = 0 if bounds.running is None else min(self.waiting, int(bounds.running * SHARE)) - len(self.places)
+        return Wanted(max(0.0, requests - self._requests), max(0.0, requests * each - self._tokens), max(0, places))
 
     def begin(self, wanted: Wanted, places: Sequence[str], outcome: Outcome, now: float) -> list[str]:
         """Redis has granted what was ``wanted``, with leases for ``places``.

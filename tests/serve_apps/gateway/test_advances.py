@@ -104,7 +104,6 @@ def test_few_requests_are_not_worth_it(requests: int, pays: bool) -> None:
         (Bounds(tokens=Bucket.per_minute(10_000)), Wanted(10, 10_000 * SHARE, 0)),
         (Bounds(tokens=Bucket.per_minute(5_000)), None),
         (Bounds(running=20), Wanted(500, 500 * ESTIMATE, 0)),
-        (Bounds(running=19), None),
         (Bounds(budget=1), Wanted(500, 500 * ESTIMATE, 0)),
     ],
 )
