@@ -133,10 +133,11 @@ def test_killed_drivers_and_workers_lose_nothing_and_what_is_in_is_not_embedded_
     until(lambda: processes("ray::MapWorker"), lambda seen: not seen)
     kept_by_first, embedded_by_first = stored(server), hold.embedded()
     assert len(kept_by_first) < TEXTS + LINES
-    hold.let(20)
     second = start()
-    until(lambda: (len(stored(server)), cluster.job(second)), lambda seen: seen[0] > len(kept_by_first))
-    worker, _ = processes("ray::MapWorker")
+    worker, _ = until(lambda: processes("ray::MapWorker"), lambda seen: len(seen) == 2)
+    before = len(stored(server))  # what the first had sent may have come in after it was killed
+    hold.let(20)
+    until(lambda: (len(stored(server)), cluster.job(second)), lambda seen: seen[0] > before)
     worker.kill()
     hold.let(10_000)
     told = end(cluster, second)
