@@ -206,6 +206,8 @@ class Limits:
                     return
 
     async def _take_shared(self, store: Store, tenant: str, rules: Tenant, tokens: int) -> Grant:
+        if store.down:
+            raise StoreDown
         bounds, lease = _bounds(rules), self._lease()
         reserved = _reserved(bounds, tokens)
         advance = self._advances.get((tenant, bounds))

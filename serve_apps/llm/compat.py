@@ -9,7 +9,7 @@ from typing import Any
 from ray._common.usage import usage_lib
 from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.llm._internal.serve.core.engine.protocol import LLMEngine
-from ray.llm._internal.serve.core.ingress import router as ray_router
+from ray.llm._internal.serve.core.ingress import router as ingress_router
 from ray.llm._internal.serve.core.ingress.builder import (
     _build_direct_streaming_llm_deployment,
     _build_openai_ingress_request_router,
@@ -20,7 +20,8 @@ from ray.llm._internal.serve.serving_patterns.prefill_decode.builder import PDSe
 from ray.serve import Application
 from ray.serve.llm import LLMConfig, build_llm_deployment
 
-from serve_apps.llm import folder, peft, router
+from serve_apps.llm import folder, peft
+from serve_apps.llm.router import LLMRouter
 
 __all__ = [
     "LLMEngine",
@@ -51,7 +52,7 @@ def build_pd_app(prefill: LLMConfig, decode: LLMConfig) -> Application:
 
 def route_without_torch() -> None:
     """Have ray.serve.llm's builders take our router."""
-    ray_router.LLMRouter = router.LLMRouter
+    ingress_router.LLMRouter = LLMRouter
 
 
 def work_in_the_engines_process() -> None:
