@@ -2,9 +2,9 @@
 
 A replica that lets many of a tenant's requests in takes more than it was asked for, once: what the tenant will want in
 the next moment, going by the last one, and places for all that have come together. It lets requests in from that by
-itself, and what they do not use goes back to it. Redis counts all of it as taken from the beginning, ``LIFE_S`` too early
-at most: what is earned in that time is all that can be let in above a limit, and only for so long. What is left is given
-back when the moment is over.
+itself, and what they do not use goes back to it. Redis counts all of it as taken from the beginning, ``LIFE_S`` too
+early at most: what is earned in that time is all that can be let in above a limit, and only for so long. What is left
+is given back when the moment is over.
 
 Until then another replica may refuse what would have fitted. So a replica never takes more than ``SHARE`` of a limit in
 advance, and nothing where more than half of one is used: close to a limit each request asks, and the answer is exact.
