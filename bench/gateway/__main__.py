@@ -62,6 +62,8 @@ def main() -> int:
         if not arguments.quick and os.getloadavg()[0] > report.QUIET_LOAD:
             say(f"WARNING: the load is {os.getloadavg()[0]:.1f}; figures of a busy machine are not worth keeping")
         document = run(arguments)
+        if (earlier := arguments.output / "gateway.json").exists():
+            document = results.completed(document, json.loads(earlier.read_text()))
     except (CannotStart, DeployFailed, Failed, ValueError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -89,8 +91,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--systems", help=f"some of {', '.join(GROUPS)}; all unless given", type=_groups, default=GROUPS
     )
-    parser.add_argument("--no-real", dest="real", action="store_false", help="the mock model only")
-    parser.add_argument("--no-mock", dest="mock", action="store_false", help="SmolLM2 only")
+    kept = "what the report has of the other, of this machine and these versions, stays in it"
+    parser.add_argument("--no-real", dest="real", action="store_false", help=f"the mock model only; {kept}")
+    parser.add_argument("--no-mock", dest="mock", action="store_false", help=f"SmolLM2 only; {kept}")
     parser.add_argument("--output", type=Path, help="the folder to write to (bench/results; with --quick one in /tmp)")
     parser.add_argument(
         "--report", action="store_true", help="write .md, .svg and docs/choosing.md anew from the .json"

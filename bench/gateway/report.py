@@ -11,6 +11,8 @@ from bench.gateway.stages import is_beside
 #: Below this load nothing else is running; overlap shifts ratios by half.
 QUIET_LOAD = 0.5
 WANTED_ROUNDS = 5
+#: What stands before the run that has one half of the figures.
+PARTS = {"systems": "The mock model: ", "real": "SmolLM2: "}
 BEGIN = "<!-- begin: python -m bench.gateway --report -->"
 END = "<!-- end -->"
 #: The columns of the table of systems: measure, heading, digits after the point.
@@ -39,11 +41,10 @@ REAL_COLUMNS = (
 
 def markdown(document: dict[str, Any]) -> str:
     """The whole report."""
-    machine, on_ray = document["machine"], document["model_on_ray"]
+    on_ray = document["model_on_ray"]
     parts = [
         "# What the gateway costs\n",
-        f"`{document['command']}`, {document['date']}, {document['rounds']} rounds, {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['memory_gb']} GB, load {machine['load_before']} before the run. "
+        f"{_sources(document)} "
         + ", ".join(f"{name} {release}" for name, release in document["versions"].items())
         + ".\n",
         _caution(document),
@@ -67,11 +68,31 @@ def markdown(document: dict[str, Any]) -> str:
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 
 
+def _runs(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The run, and the one that has the other half of the figures, if they are of two."""
+    return [document, *([document["earlier"]] if "earlier" in document else [])]
+
+
+def _sources(document: dict[str, Any]) -> str:
+    """What was measured where, in a sentence for each run."""
+    said = []
+    for run in _runs(document):
+        machine = run["machine"]
+        said.append(
+            f"{PARTS.get(run.get('part', ''), '')}`{run['command']}`, {run['date']}, {run['rounds']} rounds, "
+            f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, load {machine['load_before']} "
+            "before the run."
+        )
+    return " ".join(said)
+
+
 def _caution(document: dict[str, Any]) -> str:
     """What speaks against the figures; empty if nothing does."""
-    load, rounds = document["machine"]["load_before"], document["rounds"]
-    doubts = [f"the machine of this run was busy (load {load})"] if load > QUIET_LOAD else []
-    doubts += [f"it had {rounds} of {WANTED_ROUNDS} rounds"] if rounds < WANTED_ROUNDS else []
+    doubts = []
+    for run in _runs(document):
+        load, rounds = run["machine"]["load_before"], run["rounds"]
+        doubts += [f"the machine of this run was busy (load {load})"] if load > QUIET_LOAD else []
+        doubts += [f"it had {rounds} of {WANTED_ROUNDS} rounds"] if rounds < WANTED_ROUNDS else []
     return f"**For their shape only: {' and '.join(doubts)}.**\n" if doubts else ""
 
 
@@ -182,9 +203,8 @@ def choosing(document: dict[str, Any]) -> str:
         ),
     ]
     source = (
-        f"Measured by `{document['command']}` on {document['date']}: {document['machine']['cpu']}, "
-        f"{document['machine']['cores']} cores, medians of {document['rounds']} rounds. Every figure, with its spread, "
-        "and other gateways beside it: [bench/results/gateway.md](../bench/results/gateway.md)."
+        f"Medians. {_sources(document)} Every figure, with its spread, and other gateways beside it: "
+        "[bench/results/gateway.md](../bench/results/gateway.md)."
     )
     parts = [_caution(document).rstrip(), table(rows), table(mock_rows), source]
     return "\n\n".join(part for part in parts if part)

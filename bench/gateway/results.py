@@ -21,6 +21,12 @@ KEYS: dict[str, tuple[str, str]] = {
     "prompt_cost_per_byte_vs_router": ("CPU per byte of 220 KB prompts ÷ vllm-router's", "≤ 1"),
 }
 
+#: Those that come of SmolLM2; the others come of the mock model.
+_REAL_KEYS = ["throughput_ratio_c8", "throughput_ratio_c32"]
+#: What says where figures come from, and what must be equal for figures of two runs to stand in one report.
+SOURCE = ("command", "date", "rounds", "machine")
+ALIKE = ("cpu", "cores", "memory_gb")
+
 
 def keys(mock: Figures, real: Figures, ours: str) -> dict[str, float | None]:
     """The keys for the system ``ours``; None where one of the two systems was not measured.
@@ -86,3 +92,33 @@ def meets(value: float | None, goal: str) -> bool | None:
         return None
     sign, bound = goal.split()
     return value <= float(bound) if sign == "≤" else value >= float(bound)
+
+
+def completed(document: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """A run of one half (the mock model, or SmolLM2) with the other half of ``earlier``, and where that comes from.
+
+    ``document`` as it is if it has both, or if ``earlier`` is of another machine or of other versions.
+    """
+    parts = {"systems": [key for key in KEYS if key not in _REAL_KEYS], "real": _REAL_KEYS}
+    left_out = [part for part in parts if not document[part] and earlier[part]]
+    if len(left_out) != 1 or earlier["versions"] != document["versions"]:
+        return document
+    if any(earlier["machine"][one] != document["machine"][one] for one in ALIKE):
+        return document
+    (part,) = left_out
+
+    def with_theirs(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+        return ours | {key: theirs[key] for key in parts[part]}
+
+    def of_part(named: dict[str, Any]) -> dict[str, Any]:
+        return {name: one for name, one in named.items() if name.startswith("real:") == (part == "real")}
+
+    source = {"part": part} | {name: earlier[name] for name in SOURCE}
+    return {
+        **with_theirs(document, earlier),
+        "features_on": with_theirs(document["features_on"], earlier["features_on"]),
+        "model_on_ray": (document if part == "real" else earlier)["model_on_ray"],
+        part: earlier[part],
+        **{name: of_part(earlier[name]) | document[name] for name in ("memory_mb", "failures")},
+        "earlier": source if earlier.get("earlier", {}).get("part") != part else earlier["earlier"],
+    }

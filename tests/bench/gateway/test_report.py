@@ -6,7 +6,7 @@ import pytest
 
 from bench.gateway import report
 from bench.gateway.__main__ import CHOOSING, RESULTS
-from bench.gateway.results import beside_router, keys, tables
+from bench.gateway.results import beside_router, completed, keys, tables
 from tests.bench.gateway.test_results import MOCK, REAL
 
 
@@ -40,6 +40,52 @@ def test_the_report_has_every_goal_with_its_value(document: dict[str, Any]) -> N
     assert "missed" not in like_for_like
     assert "| CPU per streamed token ÷ vllm-router's (`cpu_per_token_vs_router`) | ≤ 2.5 | 2 | - |" in on_ray
     assert "| Unary requests/s ÷ vllm-router's (`unary_vs_router`) | ≥ 0.5 | **0.1** (missed) | - |" in on_ray
+
+
+def of_one_half(document: dict[str, Any], part: str) -> dict[str, Any]:
+    """What a run writes of the mock model ("systems") or of SmolLM2 ("real") alone."""
+    mock, real = (MOCK, {}) if part == "systems" else ({}, REAL)
+    return document | {
+        **keys(mock, real, "ours"),
+        "features_on": keys(mock, real, "features"),
+        "model_on_ray": {name: beside_router(mock, name) for name in ("ours", "features")},
+        "systems": document["systems"] if mock else {},
+        "real": document["real"] if real else {},
+        "memory_mb": {f"{'real:' if real else ''}ours": {"title": part, "path": 1}},
+        "command": f"python -m bench.gateway {'--no-mock' if real else '--no-real'}",
+    }
+
+
+@pytest.mark.parametrize(("newer", "older"), [("real", "systems"), ("systems", "real")])
+def test_a_run_of_one_half_keeps_the_other_and_says_where_it_comes_from(
+    document: dict[str, Any], newer: str, older: str
+) -> None:
+    before = of_one_half(document, older) | {"rounds": 4, "date": "2026-11-23"}
+    both = completed(of_one_half(document, newer), before)
+    assert {
+        key: both[key] for key in (*keys(MOCK, REAL, "ours"), "features_on", "model_on_ray", "systems", "real")
+    } == {key: document[key] for key in (*keys(MOCK, REAL, "ours"), "features_on", "model_on_ray", "systems", "real")}
+    assert both["memory_mb"].keys() == {"ours", "real:ours"}
+    text = report.markdown(both)
+    half = {"real": ("SmolLM2", "--no-mock"), "systems": ("The mock model", "--no-real")}[older]
+    assert f"{half[0]}: `python -m bench.gateway {half[1]}`, 2026-11-23, 4 rounds, a CPU" in text
+    assert "it had 4 of 5 rounds" in text
+    assert completed(of_one_half(document, newer), both)["earlier"] == both["earlier"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"machine": {"cpu": "another", "cores": 2, "memory_gb": 24, "load_before": 0.1}},
+        {"versions": {"ray": "2.61.0"}},
+        {"systems": {}},
+    ],
+    ids=["another machine", "other versions", "nothing measured"],
+)
+def test_figures_that_do_not_belong_together_stay_apart(document: dict[str, Any], other: dict[str, Any]) -> None:
+    run = of_one_half(document, "real")
+    assert completed(run, of_one_half(document, "systems") | other) == run
+    assert completed(document, of_one_half(document, "systems")) == document  # which has both
 
 
 def test_a_missed_goal_is_marked(document: dict[str, Any]) -> None:
