@@ -61,9 +61,14 @@ def main() -> int:
             return 0
         if not arguments.quick and os.getloadavg()[0] > report.QUIET_LOAD:
             say(f"WARNING: the load is {os.getloadavg()[0]:.1f}; figures of a busy machine are not worth keeping")
+        there = arguments.output / "gateway.json"
+        earlier = json.loads(there.read_text()) if there.exists() else None  # before an hour is spent
         document = run(arguments)
-        if (earlier := arguments.output / "gateway.json").exists():
-            document = results.completed(document, json.loads(earlier.read_text()))
+        if earlier is not None:
+            document = results.completed(document, earlier)
+            for part, what in (("systems", "the mock model"), ("real", "SmolLM2")):
+                if earlier[part] and not document[part]:
+                    say(f"WARNING: what the report had of {what} goes: it is of another machine or of other versions")
     except (CannotStart, DeployFailed, Failed, ValueError, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
